@@ -1,0 +1,176 @@
+"""Controllers: the networks that drive the memory.
+
+A controller is an `nn.Module` that keeps to the `Controller` protocol below; DNC(controller=...) takes one's own.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+
+from torchdnc.nn.checks import check_like, check_shape, check_type
+from torchdnc.types import LSTMState
+
+
+@runtime_checkable
+class Controller(Protocol):
+    """What a DNC asks of its controller.
+
+    feature_size: F, the number of features it emits.
+    initial_state(batch_size): its all-zero state, any pytree of tensors with the batch first; () if it has none.
+    forward(input [B, I + R·W], state) -> (features [B, F], state): one step on the input and the last words read.
+    """
+
+    feature_size: int
+
+    def initial_state(self, batch_size: int) -> Any: ...
+
+    def __call__(self, input: Tensor, state: Any) -> tuple[Tensor, Any]: ...
+
+
+class _ClipGradient(torch.autograd.Function):
+    """The identity, whose gradient is cut to [-bound, bound]."""
+
+    generate_vmap_rule = True
+
+    @staticmethod
+    def forward(activations: Tensor, bound: float) -> Tensor:
+        return activations.view_as(activations)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, float], output: Tensor) -> None:
+        ctx.bound = inputs[1]
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        return gradient.clamp(-ctx.bound, ctx.bound), None
+
+
+def clip_gradient(activations: Tensor, bound: float | None) -> Tensor:
+    """Passes activations on and clips the gradient that comes back, element by element, to [-bound, bound].
+
+    Args:
+        activations: any shape.
+        bound: positive; None clips nothing.
+    Source: Graves et al. 2016, Methods, "Optimization", where the bound is 10.
+    """
+    if bound is None:
+        return activations
+    clipped: Tensor = _ClipGradient.apply(activations, bound)
+    return clipped
+
+
+class _Layers(nn.Module):
+    """Linear layers that all see the controller's input, and the one below."""
+
+    recurrent: ClassVar[bool]
+    outputs_per_unit: ClassVar[int]
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        activation_gradient_clip: float | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        self.hidden_size, self.num_layers = hidden_size, num_layers
+        self.feature_size = num_layers * hidden_size
+        self.activation_gradient_clip = activation_gradient_clip
+        width = input_size + hidden_size * self.recurrent
+        self.layers = nn.ModuleList(
+            nn.Linear(
+                width + hidden_size * (layer > 0), self.outputs_per_unit * hidden_size, device=device, dtype=dtype
+            )
+            for layer in range(num_layers)
+        )
+
+    def reset_parameters(self) -> None:
+        """Draws every parameter anew, as `nn.Linear` does: uniform within ±1/sqrt(inputs of the layer)."""
+        for layer in self.layers:
+            layer.reset_parameters()
+
+    def extra_repr(self) -> str:
+        return f"hidden_size={self.hidden_size}, num_layers={self.num_layers}"
+
+
+class LSTMController(_Layers):
+    """The paper's deep LSTM: the input enters every layer, and every layer's output is a feature.
+
+    For layer l, with [·] the concatenation of input, h^l_{t−1} and h^{l−1}_t:
+    i, f, o = σ(W[·] + b), s_t = f s_{t−1} + i tanh(W[·] + b), h_t = o tanh(s_t).
+    Each layer is one linear map to 4H, in the order i, f, candidate, o, as in `nn.LSTM`.
+
+    Args:
+        input_size: features of the input (for a DNC: I + R·W).
+        hidden_size: H of each layer.
+        num_layers: how many.
+        activation_gradient_clip: bound on the gradient of every h_t; None for none.
+    Source: Graves et al. 2016, Methods, "Controller network".
+    """
+
+    recurrent = True
+    outputs_per_unit = 4
+
+    def initial_state(self, batch_size: int) -> LSTMState:
+        """Zeros for `batch_size` rows."""
+        zeros = self.layers[0].weight.new_zeros(batch_size, self.hidden_size)
+        return LSTMState((zeros,) * self.num_layers, (zeros,) * self.num_layers)
+
+    def forward(self, input: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        """One step: features [B, L·H] and the new state, from the input [B, I]."""
+        hidden: list[Tensor] = []
+        cell: list[Tensor] = []
+        for layer, h, s in zip(self.layers, state.hidden, state.cell, strict=True):
+            # Under autocast the product is in the lower precision; the state keeps its own.
+            gates = layer(torch.cat([input, h, *hidden[-1:]], -1)).to(s.dtype)
+            write, keep, candidate, emit = gates.chunk(4, -1)
+            s = torch.sigmoid(keep) * s + torch.sigmoid(write) * torch.tanh(candidate)
+            h = torch.sigmoid(emit) * torch.tanh(s)
+            hidden.append(clip_gradient(h, self.activation_gradient_clip))
+            cell.append(s)
+        return torch.cat(hidden, -1), LSTMState(tuple(hidden), tuple(cell))
+
+
+class FeedforwardController(_Layers):
+    """A controller without a memory of its own: h^l = tanh(W [input; h^{l−1}] + b), every layer's output a feature.
+
+    Args: as `LSTMController`.
+    Source: Graves et al. 2016, Extended Data Figs 1 and 4 use one; the paper does not say how it is made.
+    """
+
+    recurrent = False
+    outputs_per_unit = 1
+
+    def initial_state(self, batch_size: int) -> tuple[()]:
+        """Nothing: it has no state."""
+        return ()
+
+    def forward(self, input: Tensor, state: tuple[()]) -> tuple[Tensor, tuple[()]]:
+        """One step: features [B, L·H], from the input [B, I]."""
+        hidden: list[Tensor] = []
+        for layer in self.layers:
+            h = torch.tanh(layer(torch.cat([input, *hidden[-1:]], -1))).to(input.dtype)
+            hidden.append(clip_gradient(h, self.activation_gradient_clip))
+        return torch.cat(hidden, -1), ()
+
+
+CONTROLLERS = {"lstm": LSTMController, "feedforward": FeedforwardController}
+"""Controllers by name."""
+
+
+def check_lstm_state(name: str, state: Any, controller: LSTMController, batch_size: int) -> None:
+    """Raises unless `state` is a state of this controller for `batch_size` rows."""
+    check_type(name, state, LSTMState)
+    for part in ("hidden", "cell"):
+        layers = getattr(state, part)
+        if len(layers) != controller.num_layers:
+            raise ValueError(f"{name}.{part} must have {controller.num_layers} layers, got {len(layers)}")
+        for index, layer in enumerate(layers):
+            check_shape(f"{name}.{part}[{index}]", layer, (batch_size, controller.hidden_size))
+            check_like(f"{name}.{part}[{index}]", layer, controller.layers[0].weight)

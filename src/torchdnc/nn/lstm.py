@@ -1,0 +1,71 @@
+"""The baseline without a memory."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from torchdnc.engines import unroll
+from torchdnc.nn.checks import check_bound, check_size
+from torchdnc.nn.controllers import LSTMController, check_lstm_state
+from torchdnc.nn.recurrent import Call, Recurrent, linear_output
+from torchdnc.types import LSTMState
+
+
+class LSTM(Recurrent):
+    """The paper's deep LSTM alone: a DNC's controller, called as a DNC is.
+
+    The input enters every layer and every layer feeds the outputs, which sets it apart from `nn.LSTM`.
+
+    Args:
+        input_size: I, features of each input.
+        hidden_size: H, units of each layer.
+        output_size: outputs of a linear map (with bias) of the features; None returns the features, h of every layer.
+        num_layers: layers.
+        batch_first: inputs and outputs are [B, T, ·] instead of [T, B, ·].
+        activation_gradient_clip: bound on the gradient of every h_t (the paper: 10); None for none.
+        device, dtype: of the parameters.
+    Raises:
+        ValueError, TypeError: an argument is out of range.
+    Source: Graves et al. 2016, Methods, "Controller network".
+    """
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int | None = None,
+        *,
+        num_layers: int = 1,
+        batch_first: bool = False,
+        activation_gradient_clip: float | None = None,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        super().__init__()
+        check_size("input_size", input_size)
+        check_size("hidden_size", hidden_size)
+        check_size("num_layers", num_layers)
+        check_bound("activation_gradient_clip", activation_gradient_clip)
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.batch_first = batch_first
+        self.controller = LSTMController(
+            input_size, hidden_size, num_layers, activation_gradient_clip, device=device, dtype=dtype
+        )
+        self.output = linear_output(self.controller.feature_size, output_size, device=device, dtype=dtype)
+
+    def _zeros(self, batch_size: int) -> LSTMState:
+        return self.controller.initial_state(batch_size)
+
+    def _check_state(self, state: Any, batch_size: int) -> None:
+        check_lstm_state("state", state, self.controller, batch_size)
+
+    def _run(self, call: Call) -> tuple[Tensor, LSTMState]:
+        initial = self._zeros(call.inputs.shape[1])
+        return unroll(self.controller, call.inputs, call.state, initial, call.lengths, call.reset)
+
+    def _run_step(self, step_input: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        features, state = self.controller(step_input, state)
+        return features, state

@@ -1,0 +1,203 @@
+"""What every model here shares with `nn.LSTM`: layouts in and out, lengths, resets and states."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+from torch.utils import _pytree as pytree
+
+from torchdnc.nn.checks import check_like, check_shape, check_size
+
+
+class Call(NamedTuple):
+    """One call, checked, time first and batched: inputs [T, B, I], lengths [B], reset [T, B]."""
+
+    inputs: Tensor
+    state: Any
+    lengths: Tensor | None
+    reset: Tensor | None
+
+
+class Recurrent(nn.Module, ABC):
+    """A model over sequences, called as `output, state = model(input, state, lengths, reset)`.
+
+    A model says what its states are and how features come from a batched, time-first call; `output` maps features to
+    outputs; this class does the rest.
+    """
+
+    input_size: int
+    batch_first: bool
+    output: nn.Module
+
+    @abstractmethod
+    def _zeros(self, batch_size: int) -> Any:
+        """The all-zero state of `batch_size` rows."""
+
+    @abstractmethod
+    def _check_state(self, state: Any, batch_size: int) -> None:
+        """Raises unless `state` is a state of this model for `batch_size` rows."""
+
+    @abstractmethod
+    def _run(self, call: Call) -> tuple[Tensor, Any]:
+        """Features [T, B, F] and the final state."""
+
+    @abstractmethod
+    def _run_step(self, step_input: Tensor, state: Any) -> tuple[Tensor, Any]:
+        """Features [B, F] and the new state."""
+
+    def initial_state(self, batch_size: int | None = None) -> Any:
+        """The all-zero state of `batch_size` rows; for None that of a single sequence, without a batch dimension."""
+        if batch_size is None:
+            return _unbatched(self._zeros(1))
+        check_size("batch_size", batch_size, least=0)
+        return self._zeros(batch_size)
+
+    def reset_parameters(self) -> None:
+        """Draws every parameter anew, from the distribution it was made with."""
+        for child in self.children():
+            if hasattr(child, "reset_parameters"):
+                child.reset_parameters()
+
+    def forward(
+        self,
+        input: Tensor | PackedSequence,
+        state: Any = None,
+        lengths: Tensor | None = None,
+        reset: Tensor | None = None,
+    ) -> tuple[Tensor | PackedSequence, Any]:
+        """Runs a whole sequence.
+
+        Args:
+            input: [T, B, I], or [B, T, I] with `batch_first`, or [T, I] for a single sequence, or a PackedSequence.
+            state: where to start, from `initial_state` or an earlier call; None for zeros.
+            lengths: [B] integers from 0 to T. Past its length a row's state is frozen and its outputs are zero; the
+                padding is never read, whatever it holds.
+            reset: [T, B] (or [B, T], or [T]) bool: rows to start afresh before that step; ignored past a row's length.
+        Returns:
+            output, laid out as the input was, and the state after the last step; after a PackedSequence it is in the
+            caller's order.
+        Raises:
+            ValueError, TypeError: an argument does not fit, before anything is computed.
+        """
+        if isinstance(input, PackedSequence):
+            return self._forward_packed(input, state, lengths, reset)
+        call = self._arrange(input, state, lengths, reset)
+        output, state = self._forward_batch(call)
+        return self._restore(output, state, batched=input.dim() == 3)
+
+    def step(self, step_input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Runs one step, equal to a call over a sequence of length one.
+
+        Args:
+            step_input: [B, I], or [I] for a single sequence.
+            state: where to start; None for zeros.
+        Returns:
+            output [B, O] or [O], and the new state.
+        """
+        batched = self._check_input("step_input", step_input, dims=2)
+        rows = step_input if batched else step_input.unsqueeze(0)
+        features, state = self._run_step(rows, self._batch_state(state, len(rows), batched))
+        output = self.output(features)
+        return (output, state) if batched else (output.squeeze(0), _unbatched(state))
+
+    def _check_input(self, name: str, tensor: Tensor, dims: int) -> bool:
+        """Checks shape, dtype and device; says whether there is a batch dimension."""
+        batched = isinstance(tensor, Tensor) and tensor.dim() == dims
+        check_shape(name, tensor, (None,) * (dims - 1 if batched else dims - 2) + (self.input_size,))
+        check_like(name, tensor, next(self.parameters()))
+        return batched
+
+    def _batch_state(self, state: Any, batch_size: int, batched: bool) -> Any:
+        if state is None:
+            return self._zeros(batch_size)
+        if not batched:
+            state = pytree.tree_map(lambda leaf: leaf.unsqueeze(0), state)
+        self._check_state(state, batch_size)
+        return state
+
+    def _arrange(self, input: Tensor, state: Any, lengths: Any, reset: Any) -> Call:
+        batched = self._check_input("input", input, dims=3)
+        if not batched:
+            input, lengths, reset = _batch_of_one(input, lengths, reset)
+        elif self.batch_first:
+            input = input.transpose(0, 1)
+        T, B, _ = input.shape
+        if T == 0:
+            raise ValueError("input must have at least one time step, got 0")
+        if reset is not None:
+            reset = _check_reset(reset, T, B, swapped=batched and self.batch_first).to(input.device)
+        lengths = None if lengths is None else _check_lengths(lengths, B, T).to(input.device)
+        return Call(input, self._batch_state(state, B, batched), lengths, reset)
+
+    def _forward_batch(self, call: Call) -> tuple[Tensor, Any]:
+        features, state = self._run(call)
+        output = self.output(features)
+        if call.lengths is not None:
+            steps = torch.arange(len(output), device=output.device).unsqueeze(-1)
+            output = output.masked_fill((steps >= call.lengths).unsqueeze(-1), 0)
+        return output, state
+
+    def _restore(self, output: Tensor, state: Any, batched: bool) -> tuple[Tensor, Any]:
+        if not batched:
+            return output.squeeze(1), _unbatched(state)
+        return (output.transpose(0, 1) if self.batch_first else output), state
+
+    def _forward_packed(
+        self, packed: PackedSequence, state: Any, lengths: Any, reset: Any
+    ) -> tuple[PackedSequence, Any]:
+        if lengths is not None:
+            raise ValueError("lengths must be None with a PackedSequence, which carries its own")
+        padded, lengths = pad_packed_sequence(packed, self.batch_first)
+        output, state = self.forward(padded, state, lengths, reset)
+        assert isinstance(output, Tensor)
+        if packed.sorted_indices is not None:
+            output = output.index_select(0 if self.batch_first else 1, packed.sorted_indices)
+            lengths = lengths[packed.sorted_indices.cpu()]
+        data, batch_sizes, _, _ = pack_padded_sequence(output, lengths, self.batch_first)
+        return PackedSequence(data, batch_sizes, packed.sorted_indices, packed.unsorted_indices), state
+
+
+def _unbatched(state: Any) -> Any:
+    return pytree.tree_map(lambda leaf: leaf.squeeze(0), state)
+
+
+def _batch_of_one(input: Tensor, lengths: Any, reset: Any) -> tuple[Tensor, Any, Any]:
+    """A single sequence as a time-first batch; its length may be a plain number."""
+    if lengths is not None:
+        lengths = torch.as_tensor(lengths).reshape(1)
+    if isinstance(reset, Tensor):
+        check_shape("reset", reset, (len(input),))
+        reset = reset.unsqueeze(1)
+    return input.unsqueeze(1), lengths, reset
+
+
+def _check_lengths(lengths: Any, batch_size: int, steps: int) -> Tensor:
+    lengths = torch.as_tensor(lengths)
+    check_shape("lengths", lengths, (batch_size,))
+    if lengths.is_floating_point() or lengths.dtype == torch.bool:
+        raise TypeError(f"lengths must be integers, got {lengths.dtype}")
+    if lengths.numel() and (lengths.min() < 0 or lengths.max() > steps):
+        raise ValueError(f"lengths must be from 0 to {steps}, got {lengths.tolist()}")
+    return lengths
+
+
+def _check_reset(reset: Any, steps: int, batch_size: int, swapped: bool) -> Tensor:
+    """`reset` as [T, B]."""
+    check_shape("reset", reset, (batch_size, steps) if swapped else (steps, batch_size))
+    if reset.dtype != torch.bool:
+        raise TypeError(f"reset must be bool, got {reset.dtype}")
+    return reset.transpose(0, 1) if swapped else reset
+
+
+def linear_output(
+    feature_size: int, output_size: int | None, device: torch.device | str | None, dtype: torch.dtype | None
+) -> nn.Module:
+    """The map from features to outputs: linear with a bias, or the identity when there is no output size."""
+    if output_size is None:
+        return nn.Identity()
+    check_size("output_size", output_size)
+    return nn.Linear(feature_size, output_size, device=device, dtype=dtype)

@@ -1,0 +1,27 @@
+"""One step of the memory as pure functions: one equation, one function. The reference, and a complete DNC to read."""
+
+from torchdnc.ops.access import access
+from torchdnc.ops.allocation import allocation_weights, retention, usage
+from torchdnc.ops.content import content_weights
+from torchdnc.ops.interface import interface_size, oneplus, split_interface
+from torchdnc.ops.links import directional_weights, link, precedence
+from torchdnc.ops.reading import read_weights, read_words
+from torchdnc.ops.writing import erase_and_write, write_weights
+
+__all__ = [
+    "access",
+    "allocation_weights",
+    "content_weights",
+    "directional_weights",
+    "erase_and_write",
+    "interface_size",
+    "link",
+    "oneplus",
+    "precedence",
+    "read_weights",
+    "read_words",
+    "retention",
+    "split_interface",
+    "usage",
+    "write_weights",
+]

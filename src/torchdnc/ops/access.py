@@ -1,0 +1,44 @@
+"""One step of the memory: the composition of all the other operations."""
+
+from __future__ import annotations
+
+from torchdnc.ops.allocation import allocation_weights, retention, usage
+from torchdnc.ops.content import content_weights
+from torchdnc.ops.links import directional_weights, link, precedence
+from torchdnc.ops.reading import read_weights, read_words
+from torchdnc.ops.writing import erase_and_write, write_weights
+from torchdnc.types import PAPER, HeadWords, Interface, MemoryOptions, MemoryState
+
+
+def access(
+    interface: Interface, memory_state: MemoryState, options: MemoryOptions = PAPER
+) -> tuple[HeadWords, MemoryState]:
+    """One step of the memory: count usage, write, link, read.
+
+    The order is the paper's: usage from the weightings of the step before, the write look-up in the old memory, the
+    links from the old precedence, the read look-up in the new memory.
+
+    Args:
+        interface: as `split_interface` gives it.
+        memory_state: the state after step t−1.
+        options: departures from the paper.
+    Returns:
+        read_words [B, R, W] and the state after step t. The state passed in is not changed.
+    Source: Graves et al. 2016, Methods.
+    """
+    xi, prev = interface, memory_state
+
+    counted = prev.write_weights if options.usage_gradient else prev.write_weights.detach()
+    used = usage(prev.usage, counted, retention(xi.free_gates, prev.read_weights))
+
+    found = content_weights(prev.memory, xi.write_key, xi.write_strength)
+    written_at = write_weights(found, allocation_weights(used), xi.alloc_gate, xi.write_gate)
+    memory = erase_and_write(prev.memory, written_at, xi.erase, xi.write_vector)
+
+    links = link(prev.link, prev.precedence, written_at)
+    forward, backward = directional_weights(links, prev.read_weights)
+
+    content = content_weights(memory, xi.read_keys, xi.read_strengths)
+    read_at = read_weights(backward, content, forward, xi.read_modes)
+    state = MemoryState(memory, used, precedence(prev.precedence, written_at), links, written_at, read_at)
+    return read_words(memory, read_at), state

@@ -1,0 +1,49 @@
+"""Temporal links: in which order slots were written."""
+
+from __future__ import annotations
+
+import torch
+
+from torchdnc.types import HeadWeights, Link, Weights
+
+
+def precedence(precedence_prev: Weights, write_weights: Weights) -> Weights:
+    """How much each slot was the last one written: p_t = (1 − Σ_i w^w_t[i]) p_{t−1} + w^w_t.
+
+    Args:
+        precedence_prev: [B, N], of sum at most 1.
+        write_weights: [B, N].
+    Returns:
+        [B, N], of sum at most 1.
+    Source: Graves et al. 2016, Methods, "Temporal memory linkage".
+    """
+    return (1 - write_weights.sum(-1, keepdim=True)) * precedence_prev + write_weights
+
+
+def link(link_prev: Link, precedence_prev: Weights, write_weights: Weights) -> Link:
+    """Which slot was written after which: L_t[i, j] = (1 − w[i] − w[j]) L_{t−1}[i, j] + w[i] p_{t−1}[j], L_t[i, i] = 0.
+
+    Args:
+        link_prev: [B, N, N].
+        precedence_prev: [B, N], of step t−1: not yet told of this write.
+        write_weights: [B, N], of step t.
+    Returns:
+        [B, N, N], rows and columns of sum at most 1, zero diagonal.
+    Source: Graves et al. 2016, Methods, "Temporal memory linkage".
+    """
+    after, before = write_weights.unsqueeze(-1), write_weights.unsqueeze(-2)
+    linked = torch.addcmul(link_prev * (1 - after - before), after, precedence_prev.unsqueeze(-2))
+    return linked * (1 - torch.eye(linked.shape[-1], dtype=linked.dtype, device=linked.device))
+
+
+def directional_weights(link: Link, read_weights_prev: HeadWeights) -> tuple[HeadWeights, HeadWeights]:
+    """Moves every read head along the links: forward f = L w^r_{t−1}, backward b = Lᵀ w^r_{t−1}.
+
+    Args:
+        link: [B, N, N], of step t.
+        read_weights_prev: [B, R, N], of step t−1.
+    Returns:
+        forward, backward: each [B, R, N], of sum at most 1.
+    Source: Graves et al. 2016, Methods, "Temporal memory linkage".
+    """
+    return read_weights_prev @ link.transpose(-1, -2), read_weights_prev @ link

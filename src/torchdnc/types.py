@@ -1,0 +1,192 @@
+"""Dimension letters, tensor aliases, options and the immutable states.
+
+Letters: B batch, T time, N memory slots, W word size, R read heads, H controller units. `*B` stands for any
+leading dimensions. A plain name is the value at step t, a name ending in `_prev` the value at step t-1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+if TYPE_CHECKING:
+    from jaxtyping import Float
+else:
+    try:
+        from jaxtyping import Float
+    except ImportError:
+        # jaxtyping is a development tool: without it the shapes below are documentation.
+        class Float:
+            def __class_getitem__(cls, item):
+                return item[0]
+
+
+Scalars: TypeAlias = Float[Tensor, "*B"]
+Weights: TypeAlias = Float[Tensor, "*B N"]
+HeadScalars: TypeAlias = Float[Tensor, "*B R"]
+HeadWeights: TypeAlias = Float[Tensor, "*B R N"]
+Word: TypeAlias = Float[Tensor, "*B W"]
+HeadWords: TypeAlias = Float[Tensor, "*B R W"]
+Memory: TypeAlias = Float[Tensor, "*B N W"]
+Link: TypeAlias = Float[Tensor, "*B N N"]
+ReadModes: TypeAlias = Float[Tensor, "*B R 3"]
+
+Rows: TypeAlias = slice | Sequence[int] | Sequence[bool] | Tensor
+
+BACKWARD: Final = 0
+"""Place of the backward mode in `read_modes`; the paper's order is backward, content, forward."""
+CONTENT: Final = 1
+"""Place of the content mode in `read_modes`."""
+FORWARD: Final = 2
+"""Place of the forward mode in `read_modes`."""
+
+S = TypeVar("S", bound="tuple[Any, ...]")
+
+
+@dataclass(frozen=True)
+class MemoryOptions:
+    """What the memory does where papers differ; the default is the paper (Graves et al. 2016, Methods).
+
+    usage_gradient: gradients flow from the usage into the write weights of the step before. `False` stops them
+        there, as DeepMind's published code does.
+    """
+
+    usage_gradient: bool = True
+
+
+PAPER: Final = MemoryOptions()
+"""The options of the paper."""
+
+
+def _map_leaves(state: S, function: Callable[[Tensor], Tensor]) -> S:
+    mapped: S = pytree.tree_map(function, state)
+    return mapped
+
+
+def _take_rows(state: S, rows: Any) -> Any:
+    if isinstance(rows, int):
+        # PyTorch itself walks a named tuple by number, so an integer keeps the tuple's meaning: that field.
+        return tuple.__getitem__(state, rows)
+    if isinstance(rows, Tensor) and rows.dim() != 1:
+        raise ValueError(f"rows must have one dimension, got shape {list(rows.shape)}")
+    index = rows if isinstance(rows, slice | Tensor) else torch.as_tensor(rows, dtype=None if rows else torch.long)
+    return _map_leaves(state, lambda leaf: leaf[index if isinstance(index, slice) else index.to(leaf.device)])
+
+
+class MemoryState(NamedTuple):
+    """Everything the memory carries from one step to the next. All zeros at the start.
+
+    memory [B, N, W]; usage [B, N] in [0, 1]; precedence [B, N], sum at most 1; link [B, N, N], where
+    `link[b, i, j]` says how much slot i was written right after slot j, zero on its diagonal;
+    write_weights [B, N] and read_weights [B, R, N], each weighting of sum at most 1.
+    """
+
+    memory: Memory
+    usage: Weights
+    precedence: Weights
+    link: Link
+    write_weights: Weights
+    read_weights: HeadWeights
+
+    def detach(self) -> MemoryState:
+        """The same values, cut from the graph that made them."""
+        return _map_leaves(self, Tensor.detach)
+
+    def to(self, *args: Any, **kwargs: Any) -> MemoryState:
+        """`Tensor.to` of every leaf: a device, a dtype or both."""
+        return _map_leaves(self, lambda leaf: leaf.to(*args, **kwargs))
+
+    def __getitem__(self, rows: Rows) -> MemoryState:  # type: ignore[override]
+        """The chosen rows of the batch (slice, list, mask or index tensor); the batch dimension stays.
+
+        A plain integer gives that field, as in any tuple: for one row write `state[3:4]`.
+        """
+        return _take_rows(self, rows)  # type: ignore[no-any-return]
+
+
+class LSTMState(NamedTuple):
+    """Hidden and cell activations of every layer, each [B, H]."""
+
+    hidden: tuple[Tensor, ...]
+    cell: tuple[Tensor, ...]
+
+    def detach(self) -> LSTMState:
+        """The same values, cut from the graph that made them."""
+        return _map_leaves(self, Tensor.detach)
+
+    def to(self, *args: Any, **kwargs: Any) -> LSTMState:
+        """`Tensor.to` of every leaf: a device, a dtype or both."""
+        return _map_leaves(self, lambda leaf: leaf.to(*args, **kwargs))
+
+    def __getitem__(self, rows: Rows) -> LSTMState:  # type: ignore[override]
+        """The chosen rows of the batch (slice, list, mask or index tensor); the batch dimension stays.
+
+        A plain integer gives that field, as in any tuple: for one row write `state[3:4]`.
+        """
+        return _take_rows(self, rows)  # type: ignore[no-any-return]
+
+
+class DNCState(NamedTuple):
+    """The whole state of a DNC: its controller's, its memory's, and the words read at the last step [B, R, W]."""
+
+    controller: Any
+    memory: MemoryState
+    read_words: HeadWords
+
+    def detach(self) -> DNCState:
+        """The same values, cut from the graph that made them."""
+        return _map_leaves(self, Tensor.detach)
+
+    def to(self, *args: Any, **kwargs: Any) -> DNCState:
+        """`Tensor.to` of every leaf: a device, a dtype or both."""
+        return _map_leaves(self, lambda leaf: leaf.to(*args, **kwargs))
+
+    def __getitem__(self, rows: Rows) -> DNCState:  # type: ignore[override]
+        """The chosen rows of the batch (slice, list, mask or index tensor); the batch dimension stays.
+
+        A plain integer gives that field, as in any tuple: for one row write `state[3:4]`.
+        """
+        return _take_rows(self, rows)  # type: ignore[no-any-return]
+
+
+class Interface(NamedTuple):
+    """The interface vector in its parts, squashed into their ranges (Methods, "Interface parameters").
+
+    read_keys [B, R, W]; read_strengths [B, R] in [1, inf); write_key [B, W]; write_strength [B] in [1, inf);
+    erase [B, W] in [0, 1]; write_vector [B, W]; free_gates [B, R], alloc_gate [B], write_gate [B] in [0, 1];
+    read_modes [B, R, 3], on the simplex: backward, content, forward.
+    """
+
+    read_keys: HeadWords
+    read_strengths: HeadScalars
+    write_key: Word
+    write_strength: Scalars
+    erase: Word
+    write_vector: Word
+    free_gates: HeadScalars
+    alloc_gate: Scalars
+    write_gate: Scalars
+    read_modes: ReadModes
+
+
+def _register(state_type: type[Any]) -> None:
+    """Registers a state with pytree by hand: a named type can also be saved inside an exported program."""
+    pytree.register_pytree_node(
+        state_type,
+        lambda state: (list(state), None),
+        lambda leaves, _: state_type(*leaves),
+        serialized_type_name=f"torchdnc.{state_type.__name__}",
+        flatten_with_keys_fn=lambda state: (
+            [(pytree.GetAttrKey(name), value) for name, value in zip(state._fields, state, strict=True)],
+            None,
+        ),
+    )
+
+
+for _state_type in (MemoryState, LSTMState, DNCState, Interface):
+    _register(_state_type)
