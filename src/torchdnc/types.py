@@ -52,8 +52,8 @@ S = TypeVar("S", bound="tuple[Any, ...]")
 class MemoryOptions:
     """What the memory does where papers differ; the default is the paper (Graves et al. 2016, Methods).
 
-    usage_gradient: gradients flow from the usage into the write weights of the step before. `False` stops them
-        there, as DeepMind's published code does.
+    usage_gradient: gradients flow from the usage into the write weights of the step before. `False` stops
+        them there, as DeepMind's published code does.
     """
 
     usage_gradient: bool = True
@@ -74,7 +74,11 @@ def _take_rows(state: S, rows: Any) -> Any:
         return tuple.__getitem__(state, rows)
     if isinstance(rows, Tensor) and rows.dim() != 1:
         raise ValueError(f"rows must have one dimension, got shape {list(rows.shape)}")
-    index = rows if isinstance(rows, slice | Tensor) else torch.as_tensor(rows, dtype=None if rows else torch.long)
+    index = (
+        rows
+        if isinstance(rows, slice | Tensor)
+        else torch.as_tensor(rows, dtype=None if rows else torch.long)
+    )
     return _map_leaves(state, lambda leaf: leaf[index if isinstance(index, slice) else index.to(leaf.device)])
 
 
@@ -132,7 +136,7 @@ class LSTMState(NamedTuple):
 
 
 class DNCState(NamedTuple):
-    """The whole state of a DNC: its controller's, its memory's, and the words read at the last step [B, R, W]."""
+    """The whole state of a DNC: its controller's, its memory's, and the last words read [B, R, W]."""
 
     controller: Any
     memory: MemoryState

@@ -1,29 +1,45 @@
 """The memory step over a whole sequence: engines of one signature, chosen by name."""
 
+from __future__ import annotations
+
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
-from torchdnc.engines import reference
+from torch import Tensor
+
+from torchdnc.engines import fused, reference
 from torchdnc.engines.unroll import unroll
 
-ENGINES: dict[str, Callable[..., Any]] = {"reference": reference.run}
-"""Engines by name, fastest first."""
+ENGINES = ("auto", "reference", "fused")
+"""Names of engines: "auto" decides at every call."""
 
 
 def check_engine(name: str) -> str:
     """The name, if an engine goes by it.
 
     Raises:
-        ValueError: it is neither "auto" nor an engine of this version.
+        ValueError: it is none of `ENGINES`.
     """
-    if name not in ("auto", *ENGINES):
-        raise ValueError(f"engine must be one of {', '.join(map(repr, ['auto', *ENGINES]))}, got {name!r}")
+    if name not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}, got {name!r}")
     return name
 
 
-def select(name: str) -> Callable[..., Any]:
-    """The engine for a call: the named one, or for "auto" the first that is there."""
-    return ENGINES[name] if name != "auto" else next(iter(ENGINES.values()))
+def select(name: str, network: reference.Network, inputs: Tensor) -> Callable[..., Any]:
+    """The engine for a call: the named one, or for "auto" the fused one where it can run and else the reference.
+
+    Raises:
+        ValueError: the fused engine is named and cannot run this call.
+    """
+    if name == "reference":
+        return reference.run
+    reason = fused.refusal(network, inputs)
+    if reason is None:
+        return partial(fused.run, twice=name == "auto")
+    if name == "fused":
+        raise ValueError(f'engine "fused" cannot run this call: {reason}; use engine="reference" or "auto"')
+    return reference.run
 
 
 __all__ = ["ENGINES", "check_engine", "reference", "select", "unroll"]

@@ -1,4 +1,4 @@
-"""The reference engine: a loop over `ops`, differentiated by autograd. What every other engine is held against."""
+"""The reference engine: a loop over `ops`, differentiated by autograd. Others are held against it."""
 
 from __future__ import annotations
 
@@ -19,23 +19,28 @@ class Network(Protocol):
     """What an engine needs to know of a DNC."""
 
     controller: Any
-    interface: Callable[[Tensor], Tensor]
     word_size: int
     read_heads: int
     options: MemoryOptions
 
+    @property
+    def interface(self) -> Callable[[Tensor], Tensor]: ...
+
+
+def autocasts(device: torch.device) -> bool:
+    """Whether autocast is on for this device; some, such as meta, do not know it."""
+    return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
+
 
 def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    if not torch.is_autocast_enabled(device.type):
-        return nullcontext()
-    return torch.autocast(device.type, enabled=False)
+    return torch.autocast(device.type, enabled=False) if autocasts(device) else nullcontext()
 
 
 def step(network: Network, step_input: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
     """One step: χ = [x; r_{t−1}], h = controller(χ), ξ = W_ξ h, then the memory.
 
-    Under autocast the controller runs in the lower precision; the memory, whose sorting, products, softmax and links
-    need the digits, keeps the state's.
+    Under autocast the controller runs in the lower precision; the memory, whose sorting, products, softmax
+    and links need the digits, keeps the state's.
 
     Args:
         network: the parts of a DNC.

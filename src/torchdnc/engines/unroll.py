@@ -37,8 +37,8 @@ def unroll(
         inputs: [T, B, I].
         state: the state before the first step.
         initial: the state a row is put back to where `reset` says so.
-        lengths: [B] integers from 0 to T: a row's state stays as it is from this step on. What the features hold there
-            is finite and means nothing.
+        lengths: [B] integers from 0 to T: a row's state stays as it is from this step on. What the features
+            hold there is finite and means nothing.
         reset: [T, B] bool: rows that start afresh before that step; past a row's length it is ignored.
     Returns:
         features [T, B, F] and the state after the last step.

@@ -1,6 +1,7 @@
 """Controllers: the networks that drive the memory.
 
-A controller is an `nn.Module` that keeps to the `Controller` protocol below; DNC(controller=...) takes one's own.
+A controller is an `nn.Module` that keeps to the `Controller` protocol below; DNC(controller=...) takes one's
+own.
 """
 
 from __future__ import annotations
@@ -9,7 +10,9 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
+from torchdnc.engines import fused
 from torchdnc.nn.checks import check_like, check_shape, check_type
 from torchdnc.types import LSTMState
 
@@ -19,8 +22,10 @@ class Controller(Protocol):
     """What a DNC asks of its controller.
 
     feature_size: F, the number of features it emits.
-    initial_state(batch_size): its all-zero state, any pytree of tensors with the batch first; () if it has none.
-    forward(input [B, I + R·W], state) -> (features [B, F], state): one step on the input and the last words read.
+    initial_state(batch_size): its all-zero state, any pytree of tensors with the batch first; () if it has
+        none.
+    forward(input [B, I + R·W], state) -> (features [B, F], state): one step on the input and the last words
+        read.
     """
 
     feature_size: int
@@ -44,7 +49,7 @@ class _ClipGradient(torch.autograd.Function):
         ctx.bound = inputs[1]
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return gradient.clamp(-ctx.bound, ctx.bound), None
 
 
@@ -85,15 +90,13 @@ class _Layers(nn.Module):
         width = input_size + hidden_size * self.recurrent
         self.layers = nn.ModuleList(
             nn.Linear(
-                width + hidden_size * (layer > 0), self.outputs_per_unit * hidden_size, device=device, dtype=dtype
+                width + hidden_size * (layer > 0),
+                self.outputs_per_unit * hidden_size,
+                device=device,
+                dtype=dtype,
             )
             for layer in range(num_layers)
         )
-
-    def reset_parameters(self) -> None:
-        """Draws every parameter anew, as `nn.Linear` does: uniform within ±1/sqrt(inputs of the layer)."""
-        for layer in self.layers:
-            layer.reset_parameters()
 
     def extra_repr(self) -> str:
         return f"hidden_size={self.hidden_size}, num_layers={self.num_layers}"
@@ -119,8 +122,10 @@ class LSTMController(_Layers):
 
     def initial_state(self, batch_size: int) -> LSTMState:
         """Zeros for `batch_size` rows."""
-        zeros = self.layers[0].weight.new_zeros(batch_size, self.hidden_size)
-        return LSTMState((zeros,) * self.num_layers, (zeros,) * self.num_layers)
+        weight = next(self.parameters())
+        # Each leaf has storage of its own: one can be changed in place, or asked for its gradient.
+        zeros = [weight.new_zeros(batch_size, self.hidden_size) for _ in range(2 * self.num_layers)]
+        return LSTMState(hidden=tuple(zeros[: self.num_layers]), cell=tuple(zeros[self.num_layers :]))
 
     def forward(self, input: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
         """One step: features [B, L·H] and the new state, from the input [B, I]."""
@@ -138,7 +143,7 @@ class LSTMController(_Layers):
 
 
 class FeedforwardController(_Layers):
-    """A controller without a memory of its own: h^l = tanh(W [input; h^{l−1}] + b), every layer's output a feature.
+    """A controller without a memory of its own: h^l = tanh(W [input; h^{l−1}] + b), all h^l being features.
 
     Args: as `LSTMController`.
     Source: Graves et al. 2016, Extended Data Figs 1 and 4 use one; the paper does not say how it is made.
@@ -162,15 +167,34 @@ class FeedforwardController(_Layers):
 
 CONTROLLERS = {"lstm": LSTMController, "feedforward": FeedforwardController}
 """Controllers by name."""
+fused.CONTROLLERS.update(CONTROLLERS.values())
 
 
-def check_lstm_state(name: str, state: Any, controller: LSTMController, batch_size: int) -> None:
-    """Raises unless `state` is a state of this controller for `batch_size` rows."""
+def check_controller_state(name: str, state: Any, controller: Any, batch: tuple[int, ...]) -> None:
+    """Raises unless `state` is one of this controller's, for `batch` rows ((): a single sequence)."""
+    if isinstance(controller, LSTMController):
+        check_lstm_state(name, state, controller, batch)
+        return
+    initial = controller.initial_state(1)
+    if pytree.tree_structure(state) != pytree.tree_structure(initial):
+        raise TypeError(
+            f"{name} must be built like the controller's initial_state ({type(initial).__name__}), "
+            f"got {type(state).__name__}"
+        )
+    for leaf in pytree.tree_leaves(state):
+        check_type(f"each leaf of {name}", leaf, Tensor)
+        if leaf.shape[: len(batch)] != batch:
+            raise ValueError(f"{name} must have {batch[0]} rows, got shape {list(leaf.shape)}")
+
+
+def check_lstm_state(name: str, state: Any, controller: LSTMController, batch: tuple[int, ...]) -> None:
+    """Raises unless `state` is a state of this controller, for `batch` rows ((): a single sequence)."""
     check_type(name, state, LSTMState)
     for part in ("hidden", "cell"):
         layers = getattr(state, part)
+        check_type(f"{name}.{part}", layers, tuple)
         if len(layers) != controller.num_layers:
             raise ValueError(f"{name}.{part} must have {controller.num_layers} layers, got {len(layers)}")
         for index, layer in enumerate(layers):
-            check_shape(f"{name}.{part}[{index}]", layer, (batch_size, controller.hidden_size))
-            check_like(f"{name}.{part}[{index}]", layer, controller.layers[0].weight)
+            check_shape(f"{name}.{part}[{index}]", layer, (*batch, controller.hidden_size))
+            check_like(f"{name}.{part}[{index}]", layer, next(controller.parameters()))

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from torchdnc.engines import check_engine, reference, select
-from torchdnc.nn.checks import check_bound, check_like, check_shape, check_size, check_type
-from torchdnc.nn.controllers import CONTROLLERS, Controller, LSTMController, check_lstm_state
+from torchdnc.nn.checks import check_bound, check_dtype, check_like, check_shape, check_size, check_type
+from torchdnc.nn.controllers import CONTROLLERS, Controller, check_controller_state
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
 from torchdnc.nn.resizing import resize_memory
 from torchdnc.ops import interface_size
@@ -17,16 +17,17 @@ from torchdnc.types import PAPER, DNCState, MemoryOptions, MemoryState
 
 
 class DNC(Recurrent):
-    """A recurrent network that learns to write to, read from and manage an external memory; called as `nn.LSTM` is.
+    """A recurrent network that learns to write to, read from and manage a memory; called as `nn.LSTM` is.
 
-    At each step the controller sees the input and the words read before, h = controller([x; r_{t−1}]), commands the
-    memory through the interface vector ξ = W_ξ h + b, and the output is y = W_y [h; r_t] + b with the words just read.
+    At each step the controller sees the input and the words read before, h = controller([x; r_{t−1}]),
+    commands the memory through the interface vector ξ = W_ξ h + b, and the output is y = W_y [h; r_t] + b
+    with the words just read.
 
     Args:
         input_size: I, features of each input.
         hidden_size: H, units of each layer of the controller.
-        output_size: outputs of a linear map (with bias) of the features; None returns the features: h of every layer,
-            then the read words.
+        output_size: outputs of a linear map (with bias) of the features; None returns the features: h of
+            every layer, then the read words.
         memory_size: N, slots of a fresh state. No parameter depends on it.
         word_size: W, numbers in a slot.
         read_heads: R.
@@ -36,7 +37,8 @@ class DNC(Recurrent):
         batch_first: inputs and outputs are [B, T, ·] instead of [T, B, ·].
         engine: "auto", or an engine by name.
         options: departures from the paper's memory.
-        activation_gradient_clip: bound on the gradient of the controller's activations (the paper: 10); None for none.
+        activation_gradient_clip: bound on the gradient of the controller's activations (the paper: 10); None
+            for none.
         device, dtype: of the parameters.
     Raises:
         ValueError, TypeError: an argument is out of range.
@@ -73,6 +75,7 @@ class DNC(Recurrent):
         for name, size in sizes.items():
             check_size(name, size)
         check_type("options", options, MemoryOptions)
+        check_dtype("dtype", dtype)
         check_bound("activation_gradient_clip", activation_gradient_clip)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.memory_size, self.word_size, self.read_heads = memory_size, word_size, read_heads
@@ -89,16 +92,20 @@ class DNC(Recurrent):
             )
         else:
             _check_own_controller(controller, hidden_size * num_layers, activation_gradient_clip)
-        self.controller = controller
+        self.controller: Any = controller
         features = hidden_size * num_layers
-        self.interface = nn.Linear(features, interface_size(word_size, read_heads), device=device, dtype=dtype)
-        self.output = linear_output(features + read_heads * word_size, output_size, device=device, dtype=dtype)
+        self.interface = nn.Linear(
+            features, interface_size(word_size, read_heads), device=device, dtype=dtype
+        )
+        self.output = linear_output(
+            features + read_heads * word_size, output_size, device=device, dtype=dtype
+        )
 
     def resize(self, state: DNCState, memory_size: int) -> DNCState:
         """The state with another number of slots; the model then runs with that many.
 
-        More slots: never-written ones are appended. Fewer: the slots of highest `usage` stay, in their order, ties
-        going to the lowest slot; what the last step wrote enters the usage only at the next step.
+        More slots: never-written ones are appended. Fewer: the slots of highest `usage` stay, in their order,
+        ties going to the lowest slot; what the last step wrote enters the usage only at the next step.
 
         Args:
             state: of this model, batched or not.
@@ -121,26 +128,26 @@ class DNC(Recurrent):
         )
         return DNCState(self.controller.initial_state(batch_size), memory, zeros(B, R, W))
 
-    def _check_state(self, state: Any, batch_size: int) -> None:
+    def _check_state(self, state: Any, batch: tuple[int, ...]) -> None:
         check_type("state", state, DNCState)
         check_type("state.memory", state.memory, MemoryState)
-        B, W, R = batch_size, self.word_size, self.read_heads
-        check_shape("state.memory.memory", state.memory.memory, (B, None, W))
-        N = state.memory.memory.shape[1]
-        shapes = {"usage": (B, N), "precedence": (B, N), "link": (B, N, N)}
-        shapes |= {"write_weights": (B, N), "read_weights": (B, R, N)}
+        W, R = self.word_size, self.read_heads
+        check_shape("state.memory.memory", state.memory.memory, (*batch, None, W))
+        N = state.memory.memory.shape[-2]
+        shapes = {"usage": (*batch, N), "precedence": (*batch, N), "link": (*batch, N, N)}
+        shapes |= {"write_weights": (*batch, N), "read_weights": (*batch, R, N)}
         for name, shape in shapes.items():
             check_shape(f"state.memory.{name}", getattr(state.memory, name), shape)
-        check_shape("state.read_words", state.read_words, (B, R, W))
+        check_shape("state.read_words", state.read_words, (*batch, R, W))
         for leaf in (*state.memory, state.read_words):
             check_like("state", leaf, self.interface.weight)
-        if isinstance(self.controller, LSTMController):
-            check_lstm_state("state.controller", state.controller, self.controller, batch_size)
+        check_controller_state("state.controller", state.controller, self.controller, batch)
 
     def _run(self, call: Call) -> tuple[Tensor, DNCState]:
         # A row starts afresh in a memory of the size it has, which may have been resized.
         initial = self._zeros(call.inputs.shape[1], memory_size=call.state.memory.usage.shape[-1])
-        features, state = select(self.engine)(self, call.inputs, call.state, initial, call.lengths, call.reset)
+        run = select(self.engine, self, call.inputs)
+        features, state = run(self, call.inputs, call.state, initial, call.lengths, call.reset)
         return features, state
 
     def _run_step(self, step_input: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
@@ -155,7 +162,9 @@ class DNC(Recurrent):
 
 def _named_controller(name: str) -> type[Any]:
     if name not in CONTROLLERS:
-        raise ValueError(f"controller must be one of {', '.join(map(repr, CONTROLLERS))} or a module, got {name!r}")
+        raise ValueError(
+            f"controller must be one of {', '.join(map(repr, CONTROLLERS))} or a module, got {name!r}"
+        )
     return CONTROLLERS[name]
 
 
@@ -167,7 +176,8 @@ def _check_own_controller(controller: Any, feature_size: int, activation_gradien
         )
     if controller.feature_size != feature_size:
         raise ValueError(
-            f"controller.feature_size must be hidden_size · num_layers = {feature_size}, got {controller.feature_size}"
+            f"controller.feature_size must be hidden_size · num_layers = {feature_size}, "
+            f"got {controller.feature_size}"
         )
     if activation_gradient_clip is not None:
         raise ValueError(

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchdnc.engines import unroll
-from torchdnc.nn.checks import check_bound, check_size
+from torchdnc.nn.checks import check_bound, check_dtype, check_size
 from torchdnc.nn.controllers import LSTMController, check_lstm_state
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
 from torchdnc.types import LSTMState
@@ -22,7 +22,8 @@ class LSTM(Recurrent):
     Args:
         input_size: I, features of each input.
         hidden_size: H, units of each layer.
-        output_size: outputs of a linear map (with bias) of the features; None returns the features, h of every layer.
+        output_size: outputs of a linear map (with bias) of the features; None returns the features, h of
+            every layer.
         num_layers: layers.
         batch_first: inputs and outputs are [B, T, ·] instead of [T, B, ·].
         activation_gradient_clip: bound on the gradient of every h_t (the paper: 10); None for none.
@@ -48,6 +49,7 @@ class LSTM(Recurrent):
         check_size("input_size", input_size)
         check_size("hidden_size", hidden_size)
         check_size("num_layers", num_layers)
+        check_dtype("dtype", dtype)
         check_bound("activation_gradient_clip", activation_gradient_clip)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first = batch_first
@@ -59,8 +61,8 @@ class LSTM(Recurrent):
     def _zeros(self, batch_size: int) -> LSTMState:
         return self.controller.initial_state(batch_size)
 
-    def _check_state(self, state: Any, batch_size: int) -> None:
-        check_lstm_state("state", state, self.controller, batch_size)
+    def _check_state(self, state: Any, batch: tuple[int, ...]) -> None:
+        check_lstm_state("state", state, self.controller, batch)
 
     def _run(self, call: Call) -> tuple[Tensor, LSTMState]:
         initial = self._zeros(call.inputs.shape[1])

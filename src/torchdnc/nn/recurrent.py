@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
-from torchdnc.nn.checks import check_like, check_shape, check_size
+from torchdnc.nn.checks import cast_dtypes, check_like, check_shape, check_size
 
 
 class Call(NamedTuple):
@@ -25,8 +26,8 @@ class Call(NamedTuple):
 class Recurrent(nn.Module, ABC):
     """A model over sequences, called as `output, state = model(input, state, lengths, reset)`.
 
-    A model says what its states are and how features come from a batched, time-first call; `output` maps features to
-    outputs; this class does the rest.
+    A model says what its states are and how features come from a batched, time-first call; `output` maps
+    features to outputs; this class does the rest.
     """
 
     input_size: int
@@ -38,8 +39,8 @@ class Recurrent(nn.Module, ABC):
         """The all-zero state of `batch_size` rows."""
 
     @abstractmethod
-    def _check_state(self, state: Any, batch_size: int) -> None:
-        """Raises unless `state` is a state of this model for `batch_size` rows."""
+    def _check_state(self, state: Any, batch: tuple[int, ...]) -> None:
+        """Raises unless `state` is a state of this model, for `batch` rows ((): a single sequence)."""
 
     @abstractmethod
     def _run(self, call: Call) -> tuple[Tensor, Any]:
@@ -50,7 +51,7 @@ class Recurrent(nn.Module, ABC):
         """Features [B, F] and the new state."""
 
     def initial_state(self, batch_size: int | None = None) -> Any:
-        """The all-zero state of `batch_size` rows; for None that of a single sequence, without a batch dimension."""
+        """The all-zero state of `batch_size` rows; None: of a single sequence, without a batch dimension."""
         if batch_size is None:
             return _unbatched(self._zeros(1))
         check_size("batch_size", batch_size, least=0)
@@ -59,27 +60,28 @@ class Recurrent(nn.Module, ABC):
     def reset_parameters(self) -> None:
         """Draws every parameter anew, from the distribution it was made with."""
         for child in self.children():
-            if hasattr(child, "reset_parameters"):
-                child.reset_parameters()
+            _reset_parameters(child)
 
     def forward(
         self,
         input: Tensor | PackedSequence,
         state: Any = None,
-        lengths: Tensor | None = None,
+        lengths: Tensor | Sequence[int] | int | None = None,
         reset: Tensor | None = None,
     ) -> tuple[Tensor | PackedSequence, Any]:
         """Runs a whole sequence.
 
         Args:
-            input: [T, B, I], or [B, T, I] with `batch_first`, or [T, I] for a single sequence, or a PackedSequence.
+            input: [T, B, I], or [B, T, I] with `batch_first`, or [T, I] for a single sequence, or a
+                PackedSequence.
             state: where to start, from `initial_state` or an earlier call; None for zeros.
-            lengths: [B] integers from 0 to T. Past its length a row's state is frozen and its outputs are zero; the
-                padding is never read, whatever it holds.
-            reset: [T, B] (or [B, T], or [T]) bool: rows to start afresh before that step; ignored past a row's length.
+            lengths: [B] integers from 0 to T, or one for a single sequence. Past its length a row's state is
+                frozen and its outputs are zero; the padding is never read, whatever it holds.
+            reset: [T, B] (or [B, T], or [T]) bool: rows to start afresh before that step; ignored past a
+                row's length.
         Returns:
-            output, laid out as the input was, and the state after the last step; after a PackedSequence it is in the
-            caller's order.
+            output, laid out as the input was, and the state after the last step; after a PackedSequence it is
+            in the caller's order.
         Raises:
             ValueError, TypeError: an argument does not fit, before anything is computed.
         """
@@ -100,7 +102,7 @@ class Recurrent(nn.Module, ABC):
         """
         batched = self._check_input("step_input", step_input, dims=2)
         rows = step_input if batched else step_input.unsqueeze(0)
-        features, state = self._run_step(rows, self._batch_state(state, len(rows), batched))
+        features, state = self._run_step(rows, self._batch_state(state, rows.shape[0], batched))
         output = self.output(features)
         return (output, state) if batched else (output.squeeze(0), _unbatched(state))
 
@@ -108,21 +110,19 @@ class Recurrent(nn.Module, ABC):
         """Checks shape, dtype and device; says whether there is a batch dimension."""
         batched = isinstance(tensor, Tensor) and tensor.dim() == dims
         check_shape(name, tensor, (None,) * (dims - 1 if batched else dims - 2) + (self.input_size,))
-        check_like(name, tensor, next(self.parameters()))
+        check_like(name, tensor, next(self.parameters()), also=cast_dtypes(tensor.device))
         return batched
 
     def _batch_state(self, state: Any, batch_size: int, batched: bool) -> Any:
         if state is None:
             return self._zeros(batch_size)
-        if not batched:
-            state = pytree.tree_map(lambda leaf: leaf.unsqueeze(0), state)
-        self._check_state(state, batch_size)
-        return state
+        self._check_state(state, (batch_size,) if batched else ())
+        return state if batched else pytree.tree_map(lambda leaf: leaf.unsqueeze(0), state)
 
     def _arrange(self, input: Tensor, state: Any, lengths: Any, reset: Any) -> Call:
         batched = self._check_input("input", input, dims=3)
         if not batched:
-            input, lengths, reset = _batch_of_one(input, lengths, reset)
+            input, reset = _batch_of_one(input, reset)
         elif self.batch_first:
             input = input.transpose(0, 1)
         T, B, _ = input.shape
@@ -151,6 +151,7 @@ class Recurrent(nn.Module, ABC):
     ) -> tuple[PackedSequence, Any]:
         if lengths is not None:
             raise ValueError("lengths must be None with a PackedSequence, which carries its own")
+        check_shape("input.data", packed.data, (None, self.input_size))
         padded, lengths = pad_packed_sequence(packed, self.batch_first)
         output, state = self.forward(padded, state, lengths, reset)
         assert isinstance(output, Tensor)
@@ -161,28 +162,45 @@ class Recurrent(nn.Module, ABC):
         return PackedSequence(data, batch_sizes, packed.sorted_indices, packed.unsorted_indices), state
 
 
+def _reset_parameters(module: nn.Module) -> None:
+    """Resets a module, or what it is made of where it does not know how."""
+    reset: Any = getattr(module, "reset_parameters", None)
+    if reset is not None:
+        reset()
+        return
+    for child in module.children():
+        _reset_parameters(child)
+
+
 def _unbatched(state: Any) -> Any:
     return pytree.tree_map(lambda leaf: leaf.squeeze(0), state)
 
 
-def _batch_of_one(input: Tensor, lengths: Any, reset: Any) -> tuple[Tensor, Any, Any]:
-    """A single sequence as a time-first batch; its length may be a plain number."""
-    if lengths is not None:
-        lengths = torch.as_tensor(lengths).reshape(1)
+def _batch_of_one(input: Tensor, reset: Any) -> tuple[Tensor, Any]:
+    """A single sequence as a time-first batch."""
     if isinstance(reset, Tensor):
         check_shape("reset", reset, (len(input),))
         reset = reset.unsqueeze(1)
-    return input.unsqueeze(1), lengths, reset
+    return input.unsqueeze(1), reset
+
+
+def _as_integers(lengths: Any) -> Tensor:
+    """`lengths` as a tensor; a plain number as one of a single element."""
+    try:
+        integers: Tensor = torch.atleast_1d(torch.as_tensor(lengths))
+    except (TypeError, ValueError):
+        raise TypeError(f"lengths must be integers, got {lengths!r}") from None
+    if integers.is_floating_point() or integers.is_complex() or integers.dtype == torch.bool:
+        raise TypeError(f"lengths must be integers, got {integers.dtype}")
+    return integers
 
 
 def _check_lengths(lengths: Any, batch_size: int, steps: int) -> Tensor:
-    lengths = torch.as_tensor(lengths)
-    check_shape("lengths", lengths, (batch_size,))
-    if lengths.is_floating_point() or lengths.dtype == torch.bool:
-        raise TypeError(f"lengths must be integers, got {lengths.dtype}")
-    if lengths.numel() and (lengths.min() < 0 or lengths.max() > steps):
-        raise ValueError(f"lengths must be from 0 to {steps}, got {lengths.tolist()}")
-    return lengths
+    integers = _as_integers(lengths)
+    check_shape("lengths", integers, (batch_size,))
+    if batch_size and (integers.min() < 0 or integers.max() > steps):
+        raise ValueError(f"lengths must be from 0 to {steps}, got {integers.tolist()}")
+    return integers
 
 
 def _check_reset(reset: Any, steps: int, batch_size: int, swapped: bool) -> Tensor:
@@ -190,7 +208,8 @@ def _check_reset(reset: Any, steps: int, batch_size: int, swapped: bool) -> Tens
     check_shape("reset", reset, (batch_size, steps) if swapped else (steps, batch_size))
     if reset.dtype != torch.bool:
         raise TypeError(f"reset must be bool, got {reset.dtype}")
-    return reset.transpose(0, 1) if swapped else reset
+    time_first: Tensor = reset.transpose(0, 1) if swapped else reset
+    return time_first
 
 
 def linear_output(

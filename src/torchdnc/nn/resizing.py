@@ -10,7 +10,7 @@ from torchdnc.types import MemoryState
 
 
 def resize_memory(state: MemoryState, memory_size: int) -> MemoryState:
-    """The state with `memory_size` slots: never-written slots appended, or those of highest usage kept in their order."""
+    """The state with `memory_size` slots: empty ones appended, or those of highest usage kept in order."""
     extra = memory_size - state.usage.shape[-1]
     return _append(state, extra) if extra >= 0 else _keep(state, memory_size)
 
@@ -33,7 +33,9 @@ def _keep(state: MemoryState, memory_size: int) -> MemoryState:
 
     def take(tensor: Tensor, dim: int) -> Tensor:
         """The kept slots along `dim`, the slot dimension counted from the end."""
-        index = slots.reshape(*slots.shape[:-1], *[1] * (tensor.dim() - slots.dim()), memory_size).movedim(-1, dim)
+        index = slots.reshape(*slots.shape[:-1], *[1] * (tensor.dim() - slots.dim()), memory_size).movedim(
+            -1, dim
+        )
         shape = list(tensor.shape)
         shape[dim] = memory_size
         return tensor.gather(dim, index.expand(shape))

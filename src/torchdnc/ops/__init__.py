@@ -1,4 +1,4 @@
-"""One step of the memory as pure functions: one equation, one function. The reference, and a complete DNC to read."""
+"""One step of the memory as pure functions: one equation, one function. A complete DNC to read."""
 
 from torchdnc.ops.access import access
 from torchdnc.ops.allocation import allocation_weights, retention, usage

@@ -15,8 +15,8 @@ def access(
 ) -> tuple[HeadWords, MemoryState]:
     """One step of the memory: count usage, write, link, read.
 
-    The order is the paper's: usage from the weightings of the step before, the write look-up in the old memory, the
-    links from the old precedence, the read look-up in the new memory.
+    The order is the paper's: usage from the weightings of the step before, the write look-up in the old
+    memory, the links from the old precedence, the read look-up in the new memory.
 
     Args:
         interface: as `split_interface` gives it.

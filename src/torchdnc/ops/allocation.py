@@ -8,7 +8,7 @@ from torchdnc.types import HeadScalars, HeadWeights, Weights
 
 
 def retention(free_gates: HeadScalars, read_weights_prev: HeadWeights) -> Weights:
-    """How much of each slot is kept, given what was read and may be freed: ψ = Π_r (1 − f^r w^{r,r}_{t−1}).
+    """How much of each slot is kept, given what was read and may be freed: ψ = Π_i (1 − f^i w^{r,i}_{t−1}).
 
     Args:
         free_gates: [B, R] in [0, 1].
@@ -18,7 +18,7 @@ def retention(free_gates: HeadScalars, read_weights_prev: HeadWeights) -> Weight
     Source: Graves et al. 2016, Methods, "Dynamic memory allocation".
     """
     kept = (1 - free_gates.unsqueeze(-1) * read_weights_prev).unbind(-2)
-    # An explicit product of the few heads: its gradient is exact where factors are zero, and nothing is divided.
+    # An explicit product of the few heads: its gradient is exact where factors are zero, nothing is divided.
     result = kept[0]
     for head in kept[1:]:
         result = result * head
@@ -44,8 +44,9 @@ def usage(usage_prev: Weights, write_weights_prev: Weights, retention: Weights) 
 def allocation_weights(usage: Weights) -> Weights:
     """Points at the least used slots: a[φ_j] = (1 − u[φ_j]) Π_{i<j} u[φ_i], φ sorting u in ascending order.
 
-    Ties go to the lowest slot. Exact at 0 and 1: with a free slot the sum is 1, with every usage at 1 it is 0, and always
-    Σ a = 1 − Π u. The gradient flows through the usages and not through the order, which jumps where usages tie.
+    Ties go to the lowest slot. Exact at 0 and 1: with a free slot the sum is 1, with every usage at 1 it is
+    0, and always Σ a = 1 − Π u. The gradient flows through the usages and not through the order, which jumps
+    where usages tie.
 
     Args:
         usage: [B, N] in [0, 1].

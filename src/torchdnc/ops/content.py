@@ -7,8 +7,8 @@ from torch import Tensor
 
 from torchdnc.types import Memory
 
-# Added to every squared length before its root: an empty row or key then scores 0 instead of 0/0, and the gradient of
-# the root stays finite at zero.
+# Added to every squared length before its root: an empty row or key then scores 0 instead of 0/0, and the
+# gradient of the root stays finite at zero.
 COSINE_EPSILON = 1e-6
 
 

@@ -8,8 +8,8 @@ from torch import Tensor
 
 from torchdnc.types import Interface
 
-# softplus switches to the identity above this: exp(40) fits float32, and what is dropped (exp(-40)) is below float64's
-# resolution there; PyTorch's own threshold of 20 would be wrong by 2e-9.
+# softplus switches to the identity above this: exp(40) fits float32, and what is dropped (exp(-40)) is below
+# float64's resolution there; PyTorch's own threshold of 20 would be wrong by 2e-9.
 SOFTPLUS_THRESHOLD = 40.0
 
 
@@ -29,8 +29,9 @@ def interface_size(word_size: int, read_heads: int) -> int:
 def split_interface(interface: Tensor, word_size: int, read_heads: int) -> Interface:
     """Cuts the interface vector into its parts, in the paper's order, and squashes each into its range.
 
-    ξ = [k^{r,1..R}; β^{r,1..R}; k^w; β^w; e; v; f^{1..R}; g^a; g^w; π^{1..R}], strengths by oneplus, gates and erase by
-    the logistic function, read modes by a softmax over the three, keys and write vector as they are.
+    ξ = [k^{r,1..R}; β^{r,1..R}; k^w; β^w; e; v; f^{1..R}; g^a; g^w; π^{1..R}], strengths by oneplus, gates
+    and erase by the logistic function, read modes by a softmax over the three, keys and write vector as they
+    are.
 
     Args:
         interface: [..., W·R + 3W + 5R + 3].
@@ -47,7 +48,9 @@ def split_interface(interface: Tensor, word_size: int, read_heads: int) -> Inter
             f"got {interface.shape[-1]}"
         )
     sizes = [R * W, R, W, 1, W, W, R, 1, 1, 3 * R]
-    keys, strengths, write_key, write_strength, erase, vector, free, alloc, write, modes = interface.split(sizes, -1)
+    keys, strengths, write_key, write_strength, erase, vector, free, alloc, write, modes = interface.split(
+        sizes, -1
+    )
     return Interface(
         read_keys=keys.unflatten(-1, (R, W)),
         read_strengths=oneplus(strengths),

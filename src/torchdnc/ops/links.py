@@ -21,7 +21,9 @@ def precedence(precedence_prev: Weights, write_weights: Weights) -> Weights:
 
 
 def link(link_prev: Link, precedence_prev: Weights, write_weights: Weights) -> Link:
-    """Which slot was written after which: L_t[i, j] = (1 − w[i] − w[j]) L_{t−1}[i, j] + w[i] p_{t−1}[j], L_t[i, i] = 0.
+    """Which slot was written after which.
+
+    L_t[i, j] = (1 − w[i] − w[j]) L_{t−1}[i, j] + w[i] p_{t−1}[j], L_t[i, i] = 0, with w = w^w_t.
 
     Args:
         link_prev: [B, N, N].

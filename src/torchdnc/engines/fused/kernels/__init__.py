@@ -1,0 +1,1 @@
+"""Compiled loops over single rows of a batch. Nothing compiles until it is first called."""

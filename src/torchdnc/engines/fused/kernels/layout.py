@@ -1,0 +1,54 @@
+"""Where things lie in the flat rows that kernels work on."""
+
+from numba import njit
+
+from torchdnc.engines.fused.kernels.options import EXACT
+
+
+def tape_size(N: int, R: int) -> int:
+    """Numbers per row and step that are kept for the backward pass, besides the interface: see `tape_parts`."""
+    return 5 * N + 2 * R * N
+
+
+def work_size(N: int, R: int) -> int:
+    """Numbers per row that a step needs for itself."""
+    return 3 * R * N + 3 * N
+
+
+@njit(**EXACT)
+def tape_parts(row, N, R):
+    """usage, write_weights, precedence, lengths of the slots, write content [N]; read_weights, read content [R N]."""
+    return (
+        row[:N],
+        row[N : 2 * N],
+        row[2 * N : 3 * N],
+        row[3 * N : 4 * N],
+        row[4 * N : 5 * N],
+        row[5 * N : 5 * N + R * N],
+        row[5 * N + R * N : 5 * N + 2 * R * N],
+    )
+
+
+@njit(**EXACT)
+def interface_parts(xi, W, R):
+    """The parts of an interface row, in the paper's order; single numbers as arrays of one."""
+    strength = R * W + R + W
+    free = strength + 1 + 2 * W
+    return (
+        xi[: R * W],
+        xi[R * W : R * W + R],
+        xi[R * W + R : strength],
+        xi[strength : strength + 1],
+        xi[strength + 1 : strength + 1 + W],
+        xi[strength + 1 + W : free],
+        xi[free : free + R],
+        xi[free + R : free + R + 1],
+        xi[free + R + 1 : free + R + 2],
+        xi[free + R + 2 : free + R + 2 + 3 * R],
+    )
+
+
+@njit(**EXACT)
+def part(vector, index, size):
+    """The index-th piece of this size: a head's weighting, a slot's word, a row of the links."""
+    return vector[index * size : (index + 1) * size]

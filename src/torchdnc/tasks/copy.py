@@ -1,0 +1,61 @@
+"""The copy task (Graves et al. 2014, Neural Turing Machines, section 4.1)."""
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Self
+
+import numpy as np
+
+from torchdnc.tasks.base import Batch, check_range, check_whole
+from torchdnc.tasks.bits import BitTask, as_batch, bit_names, random_bits
+
+
+@dataclass(frozen=True)
+class Copy(BitTask):
+    """Repeat a sequence of random vectors after a delimiter, with no input meanwhile: 2 L + 1 steps.
+
+    With 5 vectors of 3 bits:
+
+        step             01234567890
+        input bit 0      .####......
+        input bit 1      ...........
+        input bit 2      ###........
+        input delimiter  .....#.....
+        target bit 0           .####
+        target bit 1           .....
+        target bit 2           ###..
+    """
+
+    name: ClassVar[str] = "copy"
+
+    bits: int = 8
+    """Width of a vector."""
+    min_length: int = 1
+    """Fewest vectors in a sequence."""
+    max_length: int = 20
+    """Most vectors in a sequence; each row's number is drawn uniformly."""
+
+    def __post_init__(self) -> None:
+        check_whole(1, bits=self.bits)
+        check_range(1, min_length=self.min_length, max_length=self.max_length)
+
+    @property
+    def channels(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        vector = bit_names(self.bits)
+        return (*vector, "delimiter"), vector
+
+    def generate(self, rng: np.random.Generator, batch_size: int) -> Batch:
+        vectors = rng.integers(self.min_length, self.max_length + 1, batch_size)
+        steps = 2 * int(vectors.max()) + 1
+        inputs = np.zeros((steps, batch_size, self.bits + 1), np.float32)
+        targets = np.zeros((steps, batch_size, self.bits), np.float32)
+        mask = np.zeros((steps, batch_size), np.bool_)
+        t, row = np.nonzero(np.arange(steps)[:, None] < vectors)
+        answer = t + vectors[row] + 1
+        inputs[t, row, : self.bits] = targets[answer, row] = random_bits(rng, len(t), self.bits)
+        inputs[vectors, np.arange(batch_size), self.bits] = 1
+        mask[answer, row] = True
+        return as_batch(inputs, targets, mask, 2 * vectors + 1)
+
+    def with_length(self, length: int) -> Self:
+        check_whole(1, length=length)
+        return replace(self, min_length=length, max_length=length)

@@ -1,0 +1,43 @@
+"""What a run's numbers depend on besides its configuration."""
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchdnc.training.config import RunConfig
+
+LABELS = {"threads": "the number of threads", "machine": "the machine", "engine": "the engine"}
+
+
+def environment(config: RunConfig) -> dict[str, Any]:
+    """Versions, threads, machine and engine; two equal ones give the same numbers bit for bit."""
+    packages = {name: version(name) for name in ("torchdnc", "torch", "numpy")}
+    return packages | {
+        "python": platform.python_version(),
+        "threads": torch.get_num_threads(),
+        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "engine": getattr(config.model, "engine", "torch"),
+    }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """A sentence for each way in which the environment changed."""
+    return [
+        f"{LABELS.get(name, f'the version of {name}')} was {before.get(name)!r} and is now {value!r}: "
+        "the rest of the run may differ in rounding"
+        for name, value in now.items()
+        if before.get(name) != value
+    ]
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()

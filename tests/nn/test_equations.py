@@ -1,0 +1,132 @@
+"""The models against the paper's equations once more in NumPy, and the LSTM against PyTorch's own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests import oracle
+from tests.conftest import assert_close
+from tests.nn.helpers import HIDDEN, INPUTS, SLOTS, WORD, make_dnc, make_lstm, random, reached_state
+from torchdnc import MemoryState
+
+STEPS, BATCH = 7, 2
+Array = Any
+
+
+def arrays(tensors):
+    return [tensor.detach().numpy() for tensor in tensors]
+
+
+def affine(layer):
+    return arrays([layer.weight, layer.bias])
+
+
+class DeepLSTM:
+    """The paper's controller, with a matrix of its own for every gate of every layer."""
+
+    def __init__(self, controller, h, s):
+        self.layers = [affine(layer) for layer in controller.layers]
+        self.h, self.s = list(h), list(s)
+
+    def __call__(self, chi: Array) -> Array:
+        below = None
+        for l, (weight, bias) in enumerate(self.layers):
+            W_i, W_f, W_s, W_o = np.split(weight, 4)
+            b_i, b_f, b_s, b_o = np.split(bias, 4)
+            seen = np.concatenate([chi, self.h[l]] + ([] if below is None else [below]), axis=1)
+            i = oracle.sigmoid(seen @ W_i.T + b_i)
+            f = oracle.sigmoid(seen @ W_f.T + b_f)
+            self.s[l] = f * self.s[l] + i * np.tanh(seen @ W_s.T + b_s)
+            o = oracle.sigmoid(seen @ W_o.T + b_o)
+            self.h[l] = below = o * np.tanh(self.s[l])
+        return np.concatenate(self.h, axis=1)
+
+
+class Feedforward:
+    def __init__(self, controller, *state):
+        self.layers = [affine(layer) for layer in controller.layers]
+
+    def __call__(self, chi: Array) -> Array:
+        activations: list[Array] = []
+        for weight, bias in self.layers:
+            activations.append(np.tanh(np.concatenate([chi, *activations[-1:]], axis=1) @ weight.T + bias))
+        return np.concatenate(activations, axis=1)
+
+
+def dnc_by_hand(model, controller, inputs, memory, r):
+    """Outputs, memory state and read words of a sequence, from `memory` and the read words `r` before it."""
+    W_xi, b_xi = affine(model.interface)
+    weight, b_y = affine(model.output)
+    W_y, W_r = np.split(weight, [model.interface.in_features], axis=1)
+    outputs = []
+    for x in inputs.numpy():
+        h = controller(np.concatenate([x, r.reshape(len(x), -1)], axis=1))
+        xi = oracle.split_interface(h @ W_xi.T + b_xi, model.word_size, model.read_heads)
+        r, memory = oracle.access(xi, memory)
+        outputs.append(h @ W_y.T + r.reshape(len(x), -1) @ W_r.T + b_y)
+    return np.stack(outputs), memory, r
+
+
+CONTROLLERS = {"lstm": DeepLSTM, "feedforward": Feedforward}
+
+
+@pytest.mark.parametrize("read_heads", [1, 3])
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_dnc_is_the_papers(controller, num_layers, read_heads):
+    model = make_dnc(controller=controller, num_layers=num_layers, read_heads=read_heads)
+    inputs, state = random(STEPS, BATCH, INPUTS), reached_state(model, BATCH)
+    by_hand = CONTROLLERS[controller](model.controller, *map(arrays, state.controller))
+    memory = dict(zip(MemoryState._fields, arrays(state.memory), strict=True))
+    expected, memory, read_words = dnc_by_hand(model, by_hand, inputs, memory, state.read_words.numpy())
+    outputs, final = model(inputs, state)
+    assert_close(outputs, expected, 1e-10)
+    assert_close(final.memory, memory, 1e-10)
+    assert_close(final.read_words, read_words, 1e-10)
+
+
+@pytest.mark.parametrize("controller", CONTROLLERS)
+def test_dnc_is_the_papers_from_the_first_step(controller):
+    """Only the outputs are compared: which of two slots with tied usage is written is up to rounding."""
+    model = make_dnc(controller=controller, num_layers=2)
+    inputs = random(STEPS, BATCH, INPUTS)
+    shapes = {"memory": (SLOTS, WORD), "usage": (SLOTS,), "precedence": (SLOTS,), "link": (SLOTS, SLOTS)}
+    shapes |= {"write_weights": (SLOTS,), "read_weights": (1, SLOTS)}
+    memory = {name: np.zeros((BATCH, *shape)) for name, shape in shapes.items()}
+    by_hand = CONTROLLERS[controller](model.controller, *np.zeros((2, 2, BATCH, HIDDEN)))
+    expected, _, _ = dnc_by_hand(model, by_hand, inputs, memory, np.zeros((BATCH, WORD)))
+    assert_close(model(inputs)[0], expected, 1e-10)
+
+
+@pytest.mark.parametrize("num_layers", [1, 3])
+def test_lstm_is_the_papers(num_layers):
+    model = make_lstm(output_size=None, num_layers=num_layers)
+    inputs, state = random(STEPS, BATCH, INPUTS), reached_state(model, BATCH)
+    by_hand = DeepLSTM(model.controller, *map(arrays, state))
+    expected = [by_hand(x) for x in inputs.numpy()]
+    outputs, final = model(inputs, state)
+    assert_close(outputs, np.stack(expected), 1e-10)
+    assert_close(final, (tuple(by_hand.h), tuple(by_hand.s)), 1e-10)
+
+
+def test_lstm_of_one_layer_is_pytorchs():
+    ours = make_lstm(output_size=None)
+    theirs = nn.LSTM(INPUTS, HIDDEN, dtype=torch.float64)
+    weight, bias = ours.parameters()
+    weights = {
+        "weight_ih_l0": weight[:, :INPUTS],
+        "weight_hh_l0": weight[:, INPUTS:],
+        "bias_ih_l0": bias,
+        "bias_hh_l0": torch.zeros_like(bias),
+    }
+    theirs.load_state_dict(weights)
+    inputs, state = random(STEPS, BATCH, INPUTS), reached_state(ours, BATCH)
+    expected, (hidden, cell) = theirs(inputs, (torch.stack(state.hidden), torch.stack(state.cell)))
+    outputs, final = ours(inputs, state)
+    assert_close(outputs, expected)
+    assert_close(final, ((hidden[0],), (cell[0],)))

@@ -1,0 +1,202 @@
+"""Every operation with its oracle, and the numbers both are tried on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from tests import oracle
+from torchdnc import ops
+from torchdnc.types import Interface, MemoryState
+
+Values = dict[str, Any]
+
+
+class Sizes(NamedTuple):
+    B: int
+    N: int
+    W: int
+    R: int
+
+
+AWKWARD = (1, 2, 3, 17)
+# Of any two letters every pair of awkward sizes comes up once: i, j, i + j and i + 2j in the field of four.
+DOUBLE = (0, 2, 3, 1)
+SIZES = [
+    Sizes(AWKWARD[i], AWKWARD[j], AWKWARD[i ^ j], AWKWARD[i ^ DOUBLE[j]]) for i in range(4) for j in range(4)
+]
+
+
+class Case(NamedTuple):
+    """An operation, the same by the oracle, and the values that both take."""
+
+    name: str
+    op: Callable[..., Any]
+    oracle: Callable[..., Any]
+    arguments: tuple[str, ...]
+
+
+def _access(*tensors: Any) -> Any:
+    interface, state = tensors[: len(Interface._fields)], tensors[len(Interface._fields) :]
+    words, new = ops.access(Interface(*interface), MemoryState(*state))
+    return words, *new
+
+
+def _oracle_access(*arrays: Any) -> Any:
+    interface, state = arrays[: len(Interface._fields)], arrays[len(Interface._fields) :]
+    words, new = oracle.access(
+        dict(zip(Interface._fields, interface, strict=True)),
+        dict(zip(MemoryState._fields, state, strict=True)),
+    )
+    return words, *new.values()
+
+
+def _case(name: str, *arguments: str, note: str = "") -> Case:
+    return Case(name + note, getattr(ops, name), getattr(oracle, name), arguments)
+
+
+CASES = [
+    _case("oneplus", "interface"),
+    Case(
+        "split_interface",
+        lambda *arguments: tuple(ops.split_interface(*arguments)),
+        lambda *arguments: tuple(oracle.split_interface(*arguments).values()),
+        ("interface", "W", "R"),
+    ),
+    _case("content_weights", "memory", "read_keys", "read_strengths"),
+    _case("content_weights", "memory", "write_key", "write_strength", note=" of one head"),
+    _case("retention", "free_gates", "read_weights"),
+    _case("usage", "usage", "write_weights", "retention"),
+    _case("allocation_weights", "usage"),
+    _case("write_weights", "content", "allocation", "alloc_gate", "write_gate"),
+    _case("erase_and_write", "memory", "write_weights", "erase", "write_vector"),
+    _case("precedence", "precedence", "write_weights"),
+    _case("link", "link", "precedence", "write_weights"),
+    _case("directional_weights", "link", "read_weights"),
+    _case("read_weights", "backward", "read_content", "forward", "read_modes"),
+    _case("read_words", "memory", "read_weights"),
+    Case("access", _access, _oracle_access, Interface._fields + MemoryState._fields),
+]
+
+
+def ordinary(sizes: Sizes, seed: int = 0) -> Values:
+    """Values from inside their ranges, no two usages of a row closer than 0.5 / N."""
+    B, N, W, R = sizes
+    random = np.random.default_rng(seed)
+
+    def weighting(*shape: int) -> np.ndarray:
+        return random.dirichlet(np.ones(shape[-1]), shape[:-1]) * random.uniform(0.2, 1, (*shape[:-1], 1))
+
+    slots = random.permuted(np.tile(np.arange(N), (B, 1)), axis=1)
+    return {
+        "W": W,
+        "R": R,
+        "interface": random.normal(0, 3, (B, oracle.interface_size(W, R))),
+        "read_keys": random.normal(size=(B, R, W)),
+        "read_strengths": 1 + random.exponential(2, (B, R)),
+        "write_key": random.normal(size=(B, W)),
+        "write_strength": 1 + random.exponential(2, B),
+        "erase": random.uniform(size=(B, W)),
+        "write_vector": random.normal(size=(B, W)),
+        "free_gates": random.uniform(size=(B, R)),
+        "alloc_gate": random.uniform(size=B),
+        "write_gate": random.uniform(size=B),
+        "read_modes": random.dirichlet(np.ones(3), (B, R)),
+        "memory": random.normal(size=(B, N, W)),
+        "usage": (slots + random.uniform(0.25, 0.75, (B, N))) / N,
+        "precedence": weighting(B, N),
+        "link": weighting(B, N, N) / N * (1 - np.eye(N)),
+        "write_weights": weighting(B, N),
+        "read_weights": weighting(B, R, N),
+        "retention": random.uniform(size=(B, N)),
+        "content": weighting(B, N),
+        "allocation": weighting(B, N),
+        "backward": weighting(B, R, N),
+        "read_content": weighting(B, R, N),
+        "forward": weighting(B, R, N),
+    }
+
+
+def edges(sizes: Sizes, seed: int = 0) -> Values:
+    """Zeros where a root or a product may trip: empty slot and keys, usage and retention exactly 0 and 1."""
+    values = ordinary(sizes, seed)
+    values["memory"][:, 0] = 0
+    values["read_keys"][:, 0] = 0
+    values["write_key"][:] = 0
+    values["read_weights"][:, 0] = np.eye(sizes.N)[-1]
+    values["free_gates"][:, 0] = 1
+    values["read_weights"][:, 1:2] = 0
+    values["usage"][values["usage"] == values["usage"].min(-1, keepdims=True)] = 0
+    values["usage"][values["usage"] == values["usage"].max(-1, keepdims=True)] = 1
+    values["retention"][:, -1] = 0
+    return values
+
+
+def first_step(sizes: Sizes, seed: int = 0) -> Values:
+    """The all-zero state, and nothing to look for."""
+    values = ordinary(sizes, seed)
+    for name in (*MemoryState._fields, "read_keys", "write_key", "content", "allocation"):
+        values[name][:] = 0
+    return values
+
+
+def full(sizes: Sizes, seed: int = 0) -> Values:
+    """Every usage at 1 and nothing freed."""
+    values = ordinary(sizes, seed)
+    values["usage"][:] = values["retention"][:] = 1
+    values["free_gates"][:] = 0
+    return values
+
+
+def tied(sizes: Sizes, seed: int = 0) -> Values:
+    """Slots that nothing tells apart."""
+    values = ordinary(sizes, seed)
+    values["usage"][:] = 0.5
+    for name in ("write_weights", "read_weights", "precedence"):
+        values[name][:] = 1 / sizes.N
+    values["memory"][:] = values["memory"][:, :1]
+    return values
+
+
+def saturated(sizes: Sizes, seed: int = 0) -> Values:
+    """Strengths of 1e4, gates at their ends, weightings and read modes all in one place."""
+    values = ordinary(sizes, seed)
+    for name in ("read_strengths", "write_strength"):
+        values[name][:] = 1e4
+    for name in ("erase", "free_gates", "write_gate", "retention"):
+        values[name][:] = 1
+    values["alloc_gate"][:] = np.arange(sizes.B) % 2
+    values["usage"][:] = np.arange(sizes.N) % 2
+    for name in ("write_weights", "precedence", "read_weights"):
+        values[name][:] = np.eye(sizes.N)[0]
+    values["read_modes"][:] = np.eye(3)[np.arange(sizes.R) % 3]
+    values["interface"] *= 1e4
+    return values
+
+
+KINDS = [ordinary, edges, first_step, full, tied, saturated]
+
+
+def double(values: Any) -> torch.Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def tensors(case: Case, values: Values, dtype: torch.dtype, requires_grad: bool = False) -> list[Any]:
+    """The case's arguments as tensors; sizes stay numbers."""
+
+    def convert(value: Any) -> Any:
+        if isinstance(value, int):
+            return value
+        return torch.tensor(value, dtype=dtype, requires_grad=requires_grad)
+
+    return [convert(values[name]) for name in case.arguments]
+
+
+def arrays(arguments: list[Any]) -> list[Any]:
+    """The numbers that the tensors hold, after rounding to their dtype, in float64."""
+    return [
+        value.detach().double().numpy() if isinstance(value, torch.Tensor) else value for value in arguments
+    ]
