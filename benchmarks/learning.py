@@ -1,7 +1,7 @@
-"""Trains and tests what docs/results.md reports: python benchmarks/learning.py [NAME ...]; without a name, all.
+"""Trains and tests what docs/results.md reports: python benchmarks/learning.py [NAME ...]; none means all.
 
-Runs are kept in runs/results/NAME and gone on with where they stopped. Each study writes results/NAME.json, then the
-page is written anew from all of them.
+Runs are kept in runs/results/NAME and gone on with where they stopped. Each study writes results/NAME.json,
+then the page is written anew from all of them.
 """
 
 from __future__ import annotations

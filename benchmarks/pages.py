@@ -14,8 +14,9 @@ PAGE = ROOT / "docs" / "results.md"
 
 HEAD = """# Results
 
-Written by `python benchmarks/pages.py` from `results/*.json`, each of which the command named with it made. A seed is
-"solved" when its validation score reached the recipe's goal; scores are on test sequences that no run was chosen by.
+Written by `python benchmarks/pages.py` from `results/*.json`, each of which the command named with it made. A
+seed is "solved" when its validation score reached the recipe's goal; scores are on test sequences, which no
+run was chosen by.
 """
 SCORES = {
     "wrong_bits": ("wrong bits, %", 100),
@@ -30,7 +31,8 @@ SCORES = {
 def commit() -> str:
     """The commit of the checkout, marked if the files differ from it."""
     git = ["git", "describe", "--always", "--dirty"]
-    return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+    told = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
+    return told.stdout.strip() or "unknown"
 
 
 def write() -> None:
@@ -79,8 +81,9 @@ def _value(score: str, value: float) -> str:
 
 def _speed(name: str, record: dict[str, Any]) -> Iterator[str]:
     yield f"## {name}\n"
-    yield f"`{record['command']}`, commit {record['commit']}; {record['machine']}, {record['threads']} threads,"
-    yield f"torch {record['torch']}. {record['unit'].capitalize()} of {record['rounds']} rounds.\n"
+    where = f"{record['machine']}, {record['threads']} threads, torch {record['torch']}"
+    yield f"`{record['command']}`, commit {record['commit']}; {where}."
+    yield f"{record['unit'].capitalize()} of {record['rounds']} rounds.\n"
     yield _row("size", "what", "reference", "nn.LSTM", "ratio")
     yield _row(*["---"] * 5)
     for row in record["rows"]:

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from torchdnc import DNC
 from torchdnc.training.environment import machine
 
-
 ROUNDS = 11
 RESULT = pages.RESULTS / "steps.json"
 

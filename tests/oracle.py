@@ -163,9 +163,7 @@ def directional_weights(link: Array, read_weights_prev: Array) -> tuple[Array, A
 
 @rowwise
 def read_weights(backward: Array, content: Array, forward: Array, read_modes: Array) -> Array:
-    return np.array(
-        [pi[0] * backward[r] + pi[1] * content[r] + pi[2] * forward[r] for r, pi in enumerate(read_modes)]
-    )
+    return np.array([pi[0] * backward[r] + pi[1] * content[r] + pi[2] * forward[r] for r, pi in enumerate(read_modes)])
 
 
 @rowwise

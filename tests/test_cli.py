@@ -175,9 +175,7 @@ def test_refusals(capsys: pytest.CaptureFixture[str], recipe: str, command: str,
     assert not Path("runs").exists()
 
 
-def test_tensorboard_missing(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, recipe: str
-) -> None:
+def test_tensorboard_missing(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
     monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
     assert "tensorboard must be installed" in refusal(capsys, "train", recipe, "--tensorboard")
     assert not Path("runs").exists()
@@ -191,9 +189,7 @@ def test_failed_run(capsys: pytest.CaptureFixture[str], recipe: str) -> None:
     assert err.count("\n") == 1
 
 
-def test_error_of_the_system(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, recipe: str
-) -> None:
+def test_error_of_the_system(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, recipe: str) -> None:
     Path("file").touch()
     assert run("train", recipe, "--out", "file/run") == 1
     assert capsys.readouterr().err == "error: file/run: Not a directory\n"

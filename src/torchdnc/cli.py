@@ -175,9 +175,7 @@ def _resume(given: ResumeArguments) -> int:
         return _end(resume(given.resume, *reporters, steps=given.steps, max_minutes=given.max_minutes))
 
 
-def _seeds(
-    out: Path, tensorboard: bool, run: Callable[[Reporters], tuple[list[SeedRun], Result | None]]
-) -> int:
+def _seeds(out: Path, tensorboard: bool, run: Callable[[Reporters], tuple[list[SeedRun], Result | None]]) -> int:
     consoles: list[Lines] = []
 
     def make(config: RunConfig) -> list[Reporter]:

@@ -6,6 +6,7 @@ leading dimensions. A plain name is the value at step t, a name ending in `_prev
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
@@ -16,14 +17,13 @@ from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
     from jaxtyping import Float
+elif "jaxtyping" in sys.modules:
+    Float = sys.modules["jaxtyping"].Float
 else:
-    try:
-        from jaxtyping import Float
-    except ImportError:
-        # jaxtyping is a development tool: without it the shapes below are documentation.
-        class Float:
-            def __class_getitem__(cls, item):
-                return item[0]
+    # A development tool: where nobody has loaded it the shapes below are documentation.
+    class Float:
+        def __class_getitem__(cls, item):
+            return item[0]
 
 
 Scalars: TypeAlias = Float[Tensor, "*B"]
@@ -72,14 +72,11 @@ def _take_rows(state: S, rows: Any) -> Any:
     if isinstance(rows, int):
         # PyTorch itself walks a named tuple by number, so an integer keeps the tuple's meaning: that field.
         return tuple.__getitem__(state, rows)
+    if not isinstance(rows, slice | Tensor):
+        rows = torch.as_tensor(rows, dtype=None if len(rows) else torch.long)
     if isinstance(rows, Tensor) and rows.dim() != 1:
         raise ValueError(f"rows must have one dimension, got shape {list(rows.shape)}")
-    index = (
-        rows
-        if isinstance(rows, slice | Tensor)
-        else torch.as_tensor(rows, dtype=None if rows else torch.long)
-    )
-    return _map_leaves(state, lambda leaf: leaf[index if isinstance(index, slice) else index.to(leaf.device)])
+    return _map_leaves(state, lambda leaf: leaf[rows if isinstance(rows, slice) else rows.to(leaf.device)])
 
 
 class MemoryState(NamedTuple):

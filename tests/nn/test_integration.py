@@ -35,9 +35,7 @@ from torchdnc.ops import access
 STEPS, BATCH = 5, 3
 
 
-@pytest.mark.parametrize(
-    "options", [{"num_layers": 2, "read_heads": 2}, {"controller": "feedforward"}], ids=str
-)
+@pytest.mark.parametrize("options", [{"num_layers": 2, "read_heads": 2}, {"controller": "feedforward"}], ids=str)
 def test_autocast_computes_the_memory_in_float32(options, monkeypatch):
     """Products of the controller and of the output are rounded; nothing that the memory sees or keeps is."""
     model = make_dnc(dtype=torch.float32, **options)

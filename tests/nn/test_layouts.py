@@ -110,9 +110,7 @@ def test_a_packed_sequence_equals_its_rows(make, lengths, enforce_sorted, batch_
         outputs, final = model(pack_sequence(rows, enforce_sorted), state)
         return tuple(unpack_sequence(outputs)), final
 
-    assert_same(
-        measure(model, packed, inputs, state), measure(model, row_by_row(model, lengths), inputs, state)
-    )
+    assert_same(measure(model, packed, inputs, state), measure(model, row_by_row(model, lengths), inputs, state))
 
 
 @pytest.mark.parametrize(("lengths", "enforce_sorted"), PACKINGS, ids=str)

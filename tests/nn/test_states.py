@@ -93,9 +93,7 @@ def test_a_detached_state_is_a_constant(model):
     assert not any(leaf.requires_grad for leaf in pytree.tree_leaves(detached))
     copied = pytree.tree_map(lambda leaf: torch.from_numpy(leaf.detach().numpy().copy()), state)
     parameters = list(model.parameters())
-    actual, expected = (
-        torch.autograd.grad(model(inputs, start)[0].sum(), parameters) for start in (detached, copied)
-    )
+    actual, expected = (torch.autograd.grad(model(inputs, start)[0].sum(), parameters) for start in (detached, copied))
     assert_close(actual, expected, 0)
 
 

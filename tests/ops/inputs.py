@@ -25,9 +25,7 @@ class Sizes(NamedTuple):
 AWKWARD = (1, 2, 3, 17)
 # Of any two letters every pair of awkward sizes comes up once: i, j, i + j and i + 2j in the field of four.
 DOUBLE = (0, 2, 3, 1)
-SIZES = [
-    Sizes(AWKWARD[i], AWKWARD[j], AWKWARD[i ^ j], AWKWARD[i ^ DOUBLE[j]]) for i in range(4) for j in range(4)
-]
+SIZES = [Sizes(AWKWARD[i], AWKWARD[j], AWKWARD[i ^ j], AWKWARD[i ^ DOUBLE[j]]) for i in range(4) for j in range(4)]
 
 
 class Case(NamedTuple):
@@ -197,6 +195,4 @@ def tensors(case: Case, values: Values, dtype: torch.dtype, requires_grad: bool 
 
 def arrays(arguments: list[Any]) -> list[Any]:
     """The numbers that the tensors hold, after rounding to their dtype, in float64."""
-    return [
-        value.detach().double().numpy() if isinstance(value, torch.Tensor) else value for value in arguments
-    ]
+    return [value.detach().double().numpy() if isinstance(value, torch.Tensor) else value for value in arguments]

@@ -12,9 +12,7 @@ from torchdnc.ops import interface_size, oneplus, split_interface
 getcontext().prec = 60
 
 
-@pytest.mark.parametrize(
-    ("word_size", "read_heads", "size"), [(64, 4, 471), (32, 8, 395), (50, 5, 428), (1, 1, 12)]
-)
+@pytest.mark.parametrize(("word_size", "read_heads", "size"), [(64, 4, 471), (32, 8, 395), (50, 5, 428), (1, 1, 12)])
 def test_size_is_that_of_the_papers_models(word_size, read_heads, size):
     assert interface_size(word_size, read_heads) == size
 

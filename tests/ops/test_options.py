@@ -89,7 +89,5 @@ def test_paper_is_the_default():
     for vector in vectors:
         words, by_default = access(split_interface(vector, W, R), by_default)
     assert_close(words, roll_out(vectors, PAPER)[0])
-    ours, papers = [
-        torch.autograd.grad(result.sum(), vectors)[0] for result in (words, roll_out(vectors, PAPER)[0])
-    ]
+    ours, papers = [torch.autograd.grad(result.sum(), vectors)[0] for result in (words, roll_out(vectors, PAPER)[0])]
     assert_close(ours, papers)

@@ -61,9 +61,7 @@ def test_the_write_key_is_looked_up_in_the_old_memory():
 
 def test_links_are_made_from_the_old_precedence(stepped):
     old, new, _ = stepped
-    from_old, from_new = [
-        oracle.link(old["link"], before["precedence"], new["write_weights"]) for before in (old, new)
-    ]
+    from_old, from_new = [oracle.link(old["link"], before["precedence"], new["write_weights"]) for before in (old, new)]
     assert_only_close(double(new["link"]), from_old, from_new)
 
 

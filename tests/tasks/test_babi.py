@@ -112,9 +112,7 @@ def test_vocabulary_is_every_word_of_every_split_and_the_dash(own):
 
 def test_word_outside_the_vocabulary_is_named_with_file_and_line(own):
     words = tuple(word for word in own.resolved().vocabulary if word != "milk")
-    with pytest.raises(
-        ValueError, match=r'test\.txt, line 1: "milk" is not one of the 16 words of the vocab'
-    ):
+    with pytest.raises(ValueError, match=r'test\.txt, line 1: "milk" is not one of the 16 words of the vocab'):
         replace(own, vocabulary=words).evaluation("test", batch_size=1, sequences=None, seed=0)
 
 
@@ -141,9 +139,7 @@ def test_training_text_without_test_text_cannot_be_tested(own):
 def test_too_little_own_text_has_no_validation_split(own, tmp_path):
     (tmp_path / "short.txt").write_text("".join(stories(9)))
     task = replace(own, train_files=(tmp_path / "short.txt",))
-    with pytest.raises(
-        ValueError, match="the valid split must have stories, got none; give more text or valid_"
-    ):
+    with pytest.raises(ValueError, match="the valid split must have stories, got none; give more text or valid_"):
         whole(task, "valid")
 
 
@@ -213,9 +209,7 @@ def test_batch_is_zero_past_the_lengths(official):
 
 def test_loss_is_the_mean_cross_entropy_of_the_answer_words(own):
     batch = whole(own.resolved(), "test")[0]
-    outputs = torch.randn(
-        *batch.mask.shape, WORDS, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
-    )
+    outputs = torch.randn(*batch.mask.shape, WORDS, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     nats = [
         math.log(sum(math.exp(z) for z in outputs[t, 0].tolist())) - outputs[t, 0, batch.targets[t, 0]].item()
         for t in range(len(outputs))
@@ -307,9 +301,7 @@ def test_incomplete_training_file_of_task_3_stands_in_and_a_note_says_so(officia
 
 
 def test_length_of_stories_cannot_be_set():
-    with pytest.raises(
-        ValueError, match="the stories of babi have the lengths they have: none can be set, got 5"
-    ):
+    with pytest.raises(ValueError, match="the stories of babi have the lengths they have: none can be set, got 5"):
         BAbI().with_length(5)
 
 

@@ -184,24 +184,18 @@ def test_only_wanted_members_are_placed(tmp_path):
 
 def test_checksum_is_that_of_git(tmp_path):
     (tmp_path / "file").write_bytes(b"some text\n")
-    git = subprocess.run(
-        ["git", "hash-object", tmp_path / "file"], capture_output=True, text=True, check=True
-    )
+    git = subprocess.run(["git", "hash-object", tmp_path / "file"], capture_output=True, text=True, check=True)
     assert git_blob_sha1(b"some text\n") == git.stdout.strip()
 
 
 def test_altered_member_is_refused(tmp_path):
     changed = {**FILES, "en-10k/qa1_test.txt": b"1 D e?\tg\n"}
-    with pytest.raises(
-        ValueError, match=f"the archive's {BABI}/en-10k/qa1_test.txt must have the git blob SHA-1"
-    ):
+    with pytest.raises(ValueError, match=f"the archive's {BABI}/en-10k/qa1_test.txt must have the git blob SHA-1"):
         unpack(tmp_path, archive(changed))
     assert "en-10k/qa1_test.txt" not in found(tmp_path / "out")
 
 
-@pytest.mark.parametrize(
-    "name", ["../evil.txt", f"{BABI}/../../evil.txt", "/tmp/evil.txt", f"{BABI}/evil.txt"]
-)
+@pytest.mark.parametrize("name", ["../evil.txt", f"{BABI}/../../evil.txt", "/tmp/evil.txt", f"{BABI}/evil.txt"])
 def test_member_outside_the_wanted_files_is_never_written(tmp_path, name):
     unpack(tmp_path, archive(extra=[(tarfile.TarInfo(name), b"evil")]))
     assert found(tmp_path / "out") == FILES

@@ -27,9 +27,7 @@ def same(first: Batch, second: Batch) -> bool:
 
 
 def some_outputs(batch: Batch) -> torch.Tensor:
-    return 3 * torch.randn(
-        batch.targets.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64
-    )
+    return 3 * torch.randn(batch.targets.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
 def cases(batch: Batch, outputs: torch.Tensor):

@@ -100,9 +100,7 @@ def test_refusals(data: dict[str, object], sentence: str) -> None:
         ({"model": DNCModel(activation_gradient_clip=-1.0)}, "activation_gradient_clip must be .*, got -1"),
     ],
 )
-def test_refused_before_anything_is_written(
-    tmp_path: Path, changes: dict[str, object], sentence: str
-) -> None:
+def test_refused_before_anything_is_written(tmp_path: Path, changes: dict[str, object], sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         train(replace(TINY, **changes), tmp_path / "run")  # type: ignore[arg-type]
     assert not (tmp_path / "run").exists()

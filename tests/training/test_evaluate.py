@@ -79,9 +79,7 @@ def test_totals_do_not_depend_on_the_batch(run: Path) -> None:
                 for rows in torch.arange(12).split(batch_size)
             )
 
-    whole, parts = (
-        evaluate(model, Split(2, 1, 3), "valid", batch_size=n, sequences=12, seed=0) for n in (12, 5)
-    )
+    whole, parts = (evaluate(model, Split(2, 1, 3), "valid", batch_size=n, sequences=12, seed=0) for n in (12, 5))
     assert parts == pytest.approx(whole, rel=1e-6)
 
 
@@ -96,9 +94,7 @@ def test_training_mode_is_left_as_it_was(run: Path) -> None:
 
 def test_refusals(run: Path, tmp_path: Path) -> None:
     lstm = uninterrupted(tmp_path / "lstm", model=LSTMModel(8), steps=1)
-    with pytest.raises(
-        ValueError, match=r"memory_size cannot be set: the model of .*lstm \(lstm\) has no memory"
-    ):
+    with pytest.raises(ValueError, match=r"memory_size cannot be set: the model of .*lstm \(lstm\) has no memory"):
         evaluate_run(lstm, memory_size=8)
     with pytest.raises(ValueError, match=r"holds no run: it has no config\.json"):
         evaluate_run(tmp_path)
@@ -122,9 +118,7 @@ def babi_data(folder: Path, answer: str) -> Path:
     for name, place in (("qa1_a_train.txt", "hall"), ("qa1_a_test.txt", answer)):
         path = folder / "babi" / "tasks_1-20_v1-2" / "en" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            "".join(f"1 {who} in hall.\n2 Where is {who}?\t{place}\t1\n" for who in "abcdefghijkl")
-        )
+        path.write_text("".join(f"1 {who} in hall.\n2 Where is {who}?\t{place}\t1\n" for who in "abcdefghijkl"))
     return folder
 
 
@@ -133,19 +127,14 @@ def test_data_in_another_place(tmp_path: Path) -> None:
     run = uninterrupted(tmp_path / "run", task=BAbI(tasks=(1,), edition="en", data_dir=right))
     assert evaluate_run(run)["mean_error"] == 0
     assert evaluate_run(run, data_dir=wrong)["mean_error"] == 1
-    with pytest.raises(
-        ValueError, match=r"data_dir cannot be set: the task of .*copy \(copy\) reads no data"
-    ):
+    with pytest.raises(ValueError, match=r"data_dir cannot be set: the task of .*copy \(copy\) reads no data"):
         evaluate_run(uninterrupted(tmp_path / "copy", steps=1), data_dir=right)
 
 
 def test_goal_stops_training(tmp_path: Path) -> None:
     result = train(tiny(goal=Goal("perfect", 1.0)), tmp_path / "run")
     assert (result.status, result.step) == ("solved", 5)
-    assert (
-        json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["valid"]
-        == result.scores
-    )
+    assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["valid"] == result.scores
     again = resume(tmp_path / "run")
     assert (again.status, again.step) == ("solved", 5)
     assert train(tiny(goal=Goal("perfect", -1.0)), tmp_path / "other").status == "finished"

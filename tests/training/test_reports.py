@@ -66,9 +66,7 @@ def test_long_settings_are_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert text.endswith(f"going on at step 7 in {tmp_path}\n")
 
 
-def test_live_table(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_live_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
     table = LiveTable()

@@ -29,9 +29,7 @@ def test_seeds_are_single_runs(tmp_path: Path) -> None:
 
 def test_interrupted_seeds_go_on(tmp_path: Path) -> None:
     out = tmp_path / "seeds"
-    runs, interrupted = train_seeds(
-        tiny(), out, 3, lambda config: [At(6, interrupt)] if config.seed == 1 else []
-    )
+    runs, interrupted = train_seeds(tiny(), out, 3, lambda config: [At(6, interrupt)] if config.seed == 1 else [])
     assert interrupted is not None
     assert (interrupted.run_dir, interrupted.step) == (out / "seed-1", 6)
     assert [run.seed for run in runs] == [0]
@@ -55,8 +53,7 @@ def test_failed_seed_is_counted(tmp_path: Path) -> None:
 def test_summary() -> None:
     steps, seconds, errors = [100, 130, 400, 90], [1.0, 2.5, 9.0, 0.5], [0.25, 0.125, 0.5, 0.0]
     ended = [
-        SeedRun(i, "solved" if i != 2 else "finished", steps[i], seconds[i], {"error": errors[i]})
-        for i in range(4)
+        SeedRun(i, "solved" if i != 2 else "finished", steps[i], seconds[i], {"error": errors[i]}) for i in range(4)
     ]
     summary = summarise([*ended, SeedRun(4, "failed")])
     assert summary["solved"] == 3 / 5

@@ -94,12 +94,8 @@ class DNC(Recurrent):
             _check_own_controller(controller, hidden_size * num_layers, activation_gradient_clip)
         self.controller: Any = controller
         features = hidden_size * num_layers
-        self.interface = nn.Linear(
-            features, interface_size(word_size, read_heads), device=device, dtype=dtype
-        )
-        self.output = linear_output(
-            features + read_heads * word_size, output_size, device=device, dtype=dtype
-        )
+        self.interface = nn.Linear(features, interface_size(word_size, read_heads), device=device, dtype=dtype)
+        self.output = linear_output(features + read_heads * word_size, output_size, device=device, dtype=dtype)
 
     def resize(self, state: DNCState, memory_size: int) -> DNCState:
         """The state with another number of slots; the model then runs with that many.
@@ -162,9 +158,7 @@ class DNC(Recurrent):
 
 def _named_controller(name: str) -> type[Any]:
     if name not in CONTROLLERS:
-        raise ValueError(
-            f"controller must be one of {', '.join(map(repr, CONTROLLERS))} or a module, got {name!r}"
-        )
+        raise ValueError(f"controller must be one of {', '.join(map(repr, CONTROLLERS))} or a module, got {name!r}")
     return CONTROLLERS[name]
 
 
@@ -176,8 +170,7 @@ def _check_own_controller(controller: Any, feature_size: int, activation_gradien
         )
     if controller.feature_size != feature_size:
         raise ValueError(
-            f"controller.feature_size must be hidden_size · num_layers = {feature_size}, "
-            f"got {controller.feature_size}"
+            f"controller.feature_size must be hidden_size · num_layers = {feature_size}, got {controller.feature_size}"
         )
     if activation_gradient_clip is not None:
         raise ValueError(

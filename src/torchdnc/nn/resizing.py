@@ -33,9 +33,7 @@ def _keep(state: MemoryState, memory_size: int) -> MemoryState:
 
     def take(tensor: Tensor, dim: int) -> Tensor:
         """The kept slots along `dim`, the slot dimension counted from the end."""
-        index = slots.reshape(*slots.shape[:-1], *[1] * (tensor.dim() - slots.dim()), memory_size).movedim(
-            -1, dim
-        )
+        index = slots.reshape(*slots.shape[:-1], *[1] * (tensor.dim() - slots.dim()), memory_size).movedim(-1, dim)
         shape = list(tensor.shape)
         shape[dim] = memory_size
         return tensor.gather(dim, index.expand(shape))

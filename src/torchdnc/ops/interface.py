@@ -48,9 +48,7 @@ def split_interface(interface: Tensor, word_size: int, read_heads: int) -> Inter
             f"got {interface.shape[-1]}"
         )
     sizes = [R * W, R, W, 1, W, W, R, 1, 1, 3 * R]
-    keys, strengths, write_key, write_strength, erase, vector, free, alloc, write, modes = interface.split(
-        sizes, -1
-    )
+    keys, strengths, write_key, write_strength, erase, vector, free, alloc, write, modes = interface.split(sizes, -1)
     return Interface(
         read_keys=keys.unflatten(-1, (R, W)),
         read_strengths=oneplus(strengths),

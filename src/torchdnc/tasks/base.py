@@ -59,9 +59,7 @@ class Task(ABC):
         """The training batch of a step: the same one for the same task, batch_size, seed and step."""
 
     @abstractmethod
-    def evaluation(
-        self, split: Split, *, batch_size: int, sequences: int | None, seed: int
-    ) -> Iterator[Batch]:
+    def evaluation(self, split: Split, *, batch_size: int, sequences: int | None, seed: int) -> Iterator[Batch]:
         """Batches never trained on: fresh sequences, or a finite split in order, up to `sequences`."""
 
     @abstractmethod

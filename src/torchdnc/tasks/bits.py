@@ -48,9 +48,7 @@ class BitTask(Task):
         check_whole(0, seed=seed, step=step)
         return self.generate(random_stream("train", seed, step), batch_size)
 
-    def evaluation(
-        self, split: Split, *, batch_size: int, sequences: int | None, seed: int
-    ) -> Iterator[Batch]:
+    def evaluation(self, split: Split, *, batch_size: int, sequences: int | None, seed: int) -> Iterator[Batch]:
         check_split(split)
         check_whole(1, batch_size=batch_size)
         check_whole(0, seed=seed)
@@ -113,8 +111,7 @@ def _paragraphs(lines: list[tuple[str, str]], length: int) -> str:
     width = max(len(label) for label, _ in lines) + 2
     starts = range(0, length, STEPS_PER_LINE)
     blocks = [
-        "\n".join(f"{label:{width}}{text[at : at + STEPS_PER_LINE]}".rstrip() for label, text in lines)
-        for at in starts
+        "\n".join(f"{label:{width}}{text[at : at + STEPS_PER_LINE]}".rstrip() for label, text in lines) for at in starts
     ]
     return "\n\n".join(blocks)
 

@@ -62,9 +62,7 @@ def _beyond_end(error: HTTPError, url: str, target: Path, progress: Progress | N
     return _attempt(url, target, progress)
 
 
-def _receive(
-    response: http.client.HTTPResponse, target: Path, start: int, progress: Progress | None
-) -> str | None:
+def _receive(response: http.client.HTTPResponse, target: Path, start: int, progress: Progress | None) -> str | None:
     total = None if response.length is None else start + response.length
     with target.open("ab" if start else "wb") as file:
         while chunk := response.read(CHUNK):

@@ -43,9 +43,7 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def save_checkpoint(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress
-) -> None:
+def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, progress: Progress) -> None:
     """Write what a resume needs, as one file so that it is of one step, then the weights alone for users."""
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     tensors = {f"model/{name}": tensor for name, tensor in weights.items()}

@@ -28,9 +28,7 @@ def _longer(run_dir: Path) -> str:
     for length in LENGTHS:
         scores = evaluate_run(run_dir, length=length, memory_size=slots)
         wrong, perfect = 100 * scores["wrong_bits"], 100 * scores["perfect"]
-        lines.append(
-            f"length {length}, {slots} slots: {wrong:.3g}% wrong bits, {perfect:.3g}% of sequences perfect"
-        )
+        lines.append(f"length {length}, {slots} slots: {wrong:.3g}% wrong bits, {perfect:.3g}% of sequences perfect")
     return "\n".join(lines)
 
 
@@ -50,7 +48,5 @@ def _one_sequence(run_dir: Path) -> str:
 def _load(run_dir: Path) -> tuple[Copy, DNC]:
     config, model = load_run(run_dir)
     if not (isinstance(config.task, Copy) and isinstance(model, DNC)):
-        raise ValueError(
-            f"{run_dir} must hold a DNC that copies, got {config.model.name} on {config.task.name}"
-        )
+        raise ValueError(f"{run_dir} must hold a DNC that copies, got {config.model.name} on {config.task.name}")
     return config.task, model

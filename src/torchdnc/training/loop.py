@@ -196,9 +196,7 @@ class _Run:
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NonFiniteError(self._non_finite(step, loss, norm))
         before = self.progress
-        self._progress(
-            step=step, losses=before.losses + loss, norms=before.norms + norm, rows=before.rows + 1
-        )
+        self._progress(step=step, losses=before.losses + loss, norms=before.norms + norm, rows=before.rows + 1)
         if self._due(config.log_every):
             self._log()
         if self._due(config.eval_every):

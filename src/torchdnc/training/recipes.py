@@ -20,9 +20,7 @@ def find_recipe(name: str) -> Path:
     for path in [Path(name)] if own else [folder / f"{name}.toml" for folder in FOLDERS]:
         if path.is_file():
             return path
-    raise ValueError(
-        f"there is no recipe {name}: give the path of a .toml file or one of {', '.join(recipe_names())}"
-    )
+    raise ValueError(f"there is no recipe {name}: give the path of a .toml file or one of {', '.join(recipe_names())}")
 
 
 def load_recipe(path: Path) -> RunConfig:

@@ -57,9 +57,7 @@ def train_seeds(
     return resume_seeds(out, reporters)
 
 
-def resume_seeds(
-    out: str | Path, reporters: Reporters = lambda config: ()
-) -> tuple[list[SeedRun], Result | None]:
+def resume_seeds(out: str | Path, reporters: Reporters = lambda config: ()) -> tuple[list[SeedRun], Result | None]:
     """Go on with seeds where they stopped; those that ended stay as they are. As `train_seeds` otherwise."""
     out = Path(out)
     config, count, runs = read_seeds(out)

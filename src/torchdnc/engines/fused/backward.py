@@ -99,10 +99,9 @@ def backward(
     work = np.empty((B, work_size(N, R)), replayed.tape.dtype)
     step = kernel("step_backward")
     rows, zeros = _numpy(tape.rows), _numpy(tape.zeros)
-    any_dead, any_fresh = ~shape.alive.all(1), shape.fresh.any(1)
-    d_memory, d_link, d_state, d_reads = map(
-        _numpy, (carried.memory, carried.link, carried.state, carried.reads)
-    )
+    any_dead: Array = np.any(~shape.alive, axis=1)
+    any_fresh: Array = np.any(shape.fresh, axis=1)
+    d_memory, d_link, d_state, d_reads = map(_numpy, (carried.memory, carried.link, carried.state, carried.reads))
     for t in reversed(range(T)):
         alive, fresh = shape.alive[t], shape.fresh[t]
         dead = torch.from_numpy(~alive).unsqueeze(-1) if any_dead[t] else None
@@ -112,7 +111,8 @@ def backward(
         memory_prev, memory, link_prev = replayed.at(t)
         step(
             rows, tape.orders, t, t + 1, replayed.tape[t], _numpy(d_interfaces[t]), memory_prev, memory, link_prev,
-            d_memory, d_link, d_state, d_reads, zeros, _numpy(tape.no_memory), alive, fresh, work, N, W, R, shape.through_writes,
+            d_memory, d_link, d_state, d_reads, zeros, _numpy(tape.no_memory), alive, fresh, work, N, W, R,
+            shape.through_writes,
         )  # fmt: skip
         d_hidden = torch.addmm(own[:, :hidden_size], d_interfaces[t], parameters.interface)
         _controller_backward(shape, tape, t, gates, d_gates, recurrent, d_hidden, carried, dead, afresh)
@@ -156,9 +156,7 @@ def _layer_backward(
     alive, fresh, d_gate = shape.alive[t], shape.fresh[t], _numpy(d_gates[layer][t])
     bound = d_gate.dtype.type(shape.bound)
     if not shape.recurrent:
-        kernel("feedforward_backward")(
-            d_gate, _numpy(tape.hidden[layer]), t + 1, _numpy(d_own), alive, bound
-        )
+        kernel("feedforward_backward")(d_gate, _numpy(tape.hidden[layer]), t + 1, _numpy(d_own), alive, bound)
         return
     kernel("lstm_backward")(
         _numpy(gates[layer][t]), d_gate, _numpy(tape.cells[layer]), _numpy(tape.squashed[layer][t]), t, _numpy(d_own),

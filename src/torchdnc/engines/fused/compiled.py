@@ -1,11 +1,10 @@
-"""Kernels on demand: compiled at the first call that needs them, kept on disk, run on as many threads as PyTorch's."""
+"""Kernels on demand: compiled when first needed, kept on disk, run on as many threads as PyTorch."""
 
 from __future__ import annotations
 
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
@@ -47,6 +46,5 @@ def obey_torch_threads() -> None:
     """The kernels use as many threads as PyTorch does, as far as numba has them."""
     import numba
 
-    numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
-
-
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    numba.set_num_threads(min(torch.get_num_threads(), most))

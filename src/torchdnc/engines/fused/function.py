@@ -40,7 +40,8 @@ class FusedSequence(torch.autograd.Function):
             return _through_reference(again, ctx.needs_input_grad, inputs, leaves, (d_features, *d_leaves))
         parameters: Parameters = pytree.tree_unflatten(leaves[ctx.count :], parameter_spec)
         d_end: Start = pytree.tree_unflatten(list(d_leaves), start_spec)
-        gradients = backward(shape, parameters, inputs, *ctx.tape, d_features, d_end)
+        tape, gates, interfaces = ctx.tape
+        gradients = backward(shape, parameters, inputs, tape, gates, interfaces, d_features, d_end)
         return (
             None,
             gradients.inputs,

@@ -83,7 +83,11 @@ class Tape:
         _, B, _, _, N, W, R = self.shape[:7]
         memory = start.memory
         row = self.rows[0]
-        row[:, :N], row[:, N : 2 * N], row[:, 2 * N : 3 * N] = memory.usage, memory.write_weights, memory.precedence
+        row[:, :N], row[:, N : 2 * N], row[:, 2 * N : 3 * N] = (
+            memory.usage,
+            memory.write_weights,
+            memory.precedence,
+        )
         row[:, 3 * N : 4 * N] = (memory.memory.square().sum(-1) + COSINE_EPSILON).sqrt()
         row[:, 5 * N : 5 * N + R * N] = memory.read_weights.reshape(B, R * N)
         self.orders[0] = np.arange(N)
@@ -141,7 +145,7 @@ def forward(
     arrays = [_numpy(tensor) for tensor in (tape.rows, tape.memory, tape.link, tape.reads, tape.zeros)]
     rows, memory, link, reads, zeros = arrays
     to_interface = parameters.interface.t()
-    any_fresh = shape.fresh.any(1)
+    any_fresh: Array = np.any(shape.fresh, axis=1)
     step = kernel("step")
     for t in range(T):
         s, d = tape.place(t), tape.place(t + 1)
@@ -156,7 +160,22 @@ def forward(
             out=interfaces[t],
         )  # fmt: skip
         step(
-            rows, tape.orders, s, d, _numpy(interfaces[t]), memory, link, reads, zeros, alive, fresh, work, bits, N, W, R
+            rows,
+            tape.orders,
+            s,
+            d,
+            _numpy(interfaces[t]),
+            memory,
+            link,
+            reads,
+            zeros,
+            alive,
+            fresh,
+            work,
+            bits,
+            N,
+            W,
+            R,
         )
         if not keep:
             torch.cat([*hidden, tape.reads[d]], 1, out=features[t])

@@ -55,9 +55,7 @@ def sections(source: Source, split: str) -> tuple[Section, ...]:
     elif split == "test":
         return tuple(_whole(_official(source, task, "test"), task) for task in source.tasks)
     else:
-        pairs = [
-            _divide(_training_file(source, task), _valid_file(source, task), task) for task in source.tasks
-        ]
+        pairs = [_divide(_training_file(source, task), _valid_file(source, task), task) for task in source.tasks]
     return tuple(valid if split == "valid" else train for train, valid in pairs)
 
 

@@ -141,9 +141,7 @@ class BAbI(Task):
         return errors | {"mean_error": sum(errors.values()) / len(errors), "failed_tasks": float(failed)}
 
     def with_length(self, length: int) -> Self:
-        raise ValueError(
-            f"the stories of {self.name} have the lengths they have: none can be set, got {length}"
-        )
+        raise ValueError(f"the stories of {self.name} have the lengths they have: none can be set, got {length}")
 
     def render(self, batch: Batch, outputs: Tensor | None = None, row: int = 0) -> str:
         """A line per sentence; behind a question its answer and, if given, the model's."""

@@ -1,4 +1,4 @@
-"""The row kernels over a batch. Written once: `compiled` makes a serial and a parallel version of each.
+"""The row kernels over a batch, in parallel over its rows; `compiled` compiles them.
 
 alive [B]: rows whose sequence has not ended; the others keep their state. fresh [B]: rows that start afresh, from
 `zeros`, before this step. s, d: places of step t−1 and t on the tape.
@@ -22,7 +22,18 @@ def step(tape, orders, s, d, xi, memory, link, reads, zeros, alive, fresh, work,
                 link[b, :] = 0
             prev = zeros if fresh[b] else tape[s, b]
             step_row(
-                prev, tape[d, b], orders[d, b], xi[b], memory[b], link[b], reads[d, b], work[b], bits[b], N, W, R
+                prev,
+                tape[d, b],
+                orders[d, b],
+                xi[b],
+                memory[b],
+                link[b],
+                reads[d, b],
+                work[b],
+                bits[b],
+                N,
+                W,
+                R,
             )
         else:
             tape[d, b, :] = tape[s, b]

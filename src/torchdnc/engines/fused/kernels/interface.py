@@ -36,14 +36,17 @@ def unsquash(xi, dxi, W, R):
     _, read_strengths, _, write_strength, erase, _, free_gates, alloc_gate, write_gate, modes = interface_parts(
         xi, W, R
     )
-    _, d_read_strengths, _, d_write_strength, d_erase, _, d_free, d_alloc, d_write, d_modes = interface_parts(
-        dxi, W, R
-    )
+    _, d_read_strengths, _, d_write_strength, d_erase, _, d_free, d_alloc, d_write, d_modes = interface_parts(dxi, W, R)
     for strengths, d_strengths in ((read_strengths, d_read_strengths), (write_strength, d_write_strength)):
         for i in range(strengths.shape[0]):
             # With s = 1 + log(1 + e^x), the derivative e^x / (1 + e^x) is 1 - e^(1 - s).
             d_strengths[i] *= -math.expm1(one - strengths[i])
-    for gates, d_gates in ((erase, d_erase), (free_gates, d_free), (alloc_gate, d_alloc), (write_gate, d_write)):
+    for gates, d_gates in (
+        (erase, d_erase),
+        (free_gates, d_free),
+        (alloc_gate, d_alloc),
+        (write_gate, d_write),
+    ):
         for i in range(gates.shape[0]):
             d_gates[i] *= gates[i] * (one - gates[i])
     for r in range(R):

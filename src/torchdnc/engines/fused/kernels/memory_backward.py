@@ -94,7 +94,17 @@ def write_backward(memory_prev, d_memory, weights, erase, vector, d_weights, d_e
 
 @njit(**FAST)
 def choose_write_backward(
-    usage, order, content, d_weights, alloc_gate, write_gate, d_usage, d_alloc_gate, d_write_gate, used_before, N
+    usage,
+    order,
+    content,
+    d_weights,
+    alloc_gate,
+    write_gate,
+    d_usage,
+    d_alloc_gate,
+    d_write_gate,
+    used_before,
+    N,
 ):
     """Through w^w = g^w (g^a a + (1 − g^a) c) and the allocation; returns nothing of the content's gradient.
 
@@ -171,7 +181,12 @@ def step_row_backward(
     ) = interface_parts(d_xi, W, R)  # fmt: skip
     usage, write_weights, _, lengths, write_content, read_weights, content = tape_parts(row, N, R)
     usage_prev, write_weights_prev, precedence_prev, lengths_prev, _, read_weights_prev, _ = tape_parts(prev, N, R)
-    d_usage, d_write, d_precedence, d_heads = d_state[:N], d_state[N : 2 * N], d_state[2 * N : 3 * N], d_state[3 * N :]
+    d_usage, d_write, d_precedence, d_heads = (
+        d_state[:N],
+        d_state[N : 2 * N],
+        d_state[2 * N : 3 * N],
+        d_state[3 * N :],
+    )
     back, ahead, d_scores = work[: R * N], work[R * N : 2 * R * N], work[2 * R * N : 3 * R * N]
     spare = work[3 * R * N :]
     one_slot, two_slot, d_precedence_prev = spare[:N], spare[N : 2 * N], spare[2 * N : 3 * N]
@@ -203,7 +218,12 @@ def step_row_backward(
         d_precedence_prev, back, ahead, N, R,
     )  # fmt: skip
     for r in range(R):
-        to, fro, head, d_head = part(back, r, N), part(ahead, r, N), part(read_weights_prev, r, N), part(d_heads, r, N)
+        to, fro, head, d_head = (
+            part(back, r, N),
+            part(ahead, r, N),
+            part(read_weights_prev, r, N),
+            part(d_heads, r, N),
+        )
         d_modes[3 * r], d_modes[3 * r + 2] = dot(fro, head), dot(to, head)
         for i in range(N):
             d_head[i] = modes[3 * r + 2] * to[i] + modes[3 * r] * fro[i]
