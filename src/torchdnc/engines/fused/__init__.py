@@ -75,6 +75,8 @@ def run(
         alive = np.arange(T)[:, None] < lengths.numpy()
         inputs = inputs.masked_fill(~torch.from_numpy(alive).unsqueeze(-1), 0)
     controller, memory = network.controller, state.memory
+    # Rows are what threads share.
+    threads = min(compiled.threads(), B)
     recurrent = isinstance(state.controller, LSTMState)
     bound = controller.activation_gradient_clip
     shape = Shape(
@@ -89,6 +91,7 @@ def run(
         recurrent=recurrent,
         through_writes=network.options.usage_gradient,
         bound=math.inf if bound is None else bound,
+        threads=threads,
         alive=alive,
         fresh=alive & reset.numpy() if reset is not None else np.zeros((T, B), np.bool_),
     )
@@ -102,7 +105,6 @@ def run(
     leaves, start_spec = pytree.tree_flatten(Start(hidden, cell, memory, state.read_words))
     weights, parameter_spec = pytree.tree_flatten(parameters)
     again = partial(reference.run, network, inputs, state, initial, lengths, reset) if twice else None
-    compiled.obey_torch_threads()
     features, *ends = FusedSequence.apply((shape, start_spec, parameter_spec, again), inputs, *leaves, *weights)
     end: Start = pytree.tree_unflatten(ends, start_spec)
     own = LSTMState(end.hidden, end.cell) if recurrent else ()

@@ -73,7 +73,7 @@ class _Replayed:
         shape, source = self.shape, self.source
         self.memories[0] = source.memories[first // self.every]
         self.links[0] = source.links[first // self.every]
-        kernel("replay")(
+        kernel("replay", shape.threads > 1)(
             _numpy(source.rows), self.tape, first, last, *self.arrays, _numpy(source.zeros), shape.alive, shape.fresh,
             shape.N, shape.W, shape.R,
         )  # fmt: skip
@@ -97,7 +97,7 @@ def backward(
     d_gates = [torch.empty_like(gate) for gate in gates]
     recurrent = [weight[:, shape.I :] for weight in parameters.weights]
     work = np.empty((B, work_size(N, R)), replayed.tape.dtype)
-    step = kernel("step_backward")
+    step = kernel("step_backward", shape.threads > 1)
     rows, zeros = _numpy(tape.rows), _numpy(tape.zeros)
     any_dead: Array = np.any(~shape.alive, axis=1)
     any_fresh: Array = np.any(shape.fresh, axis=1)
@@ -156,9 +156,11 @@ def _layer_backward(
     alive, fresh, d_gate = shape.alive[t], shape.fresh[t], _numpy(d_gates[layer][t])
     bound = d_gate.dtype.type(shape.bound)
     if not shape.recurrent:
-        kernel("feedforward_backward")(d_gate, _numpy(tape.hidden[layer]), t + 1, _numpy(d_own), alive, bound)
+        kernel("feedforward_backward", shape.threads > 1)(
+            d_gate, _numpy(tape.hidden[layer]), t + 1, _numpy(d_own), alive, bound
+        )
         return
-    kernel("lstm_backward")(
+    kernel("lstm_backward", shape.threads > 1)(
         _numpy(gates[layer][t]), d_gate, _numpy(tape.cells[layer]), _numpy(tape.squashed[layer][t]), t, _numpy(d_own),
         _numpy(carried.cell[layer]), _numpy(tape.no_cell), alive, fresh, bound, shape.H,
     )  # fmt: skip

@@ -3,10 +3,26 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 import torch
+
+# Of what numba can make parallel only the loop over rows: the rest costs time to compile and is too small to gain.
+ONLY_LOOPS: Final = {
+    "prange": True,
+    "comprehension": False,
+    "reduction": False,
+    "inplace_binop": False,
+    "setitem": False,
+    "numpy": False,
+    "stencil": False,
+    "fusion": False,
+}
 
 _forked = False
 
@@ -21,30 +37,55 @@ os.register_at_fork(after_in_child=_mark_fork)
 
 def refusal() -> str | None:
     """Why compiled kernels cannot run in this process; None if they can."""
-    if _forked:
-        return "this process was forked, which the OpenMP library does not survive"
+    return None if importlib.util.find_spec("numba") else "numba is not installed"
+
+
+def threads() -> int:
+    """Threads for the kernels of this process: PyTorch's, or one where OpenMP is missing or did not survive a fork."""
+    if _forked or importlib.util.find_spec("numba.np.ufunc.omppool") is None:
+        return 1
+    import numba
+
+    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return min(torch.get_num_threads(), most)
+
+
+@contextmanager
+def using(count: int) -> Iterator[None]:
+    """Parallel kernels run on so many threads meanwhile."""
+    if count == 1:
+        yield
+        return
+    import numba
+
+    before = numba.get_num_threads()
+    numba.set_num_threads(count)
     try:
-        import numba  # noqa: F401
-    except ImportError:
-        return "numba is not installed"
-    return None
+        yield
+    finally:
+        numba.set_num_threads(before)
 
 
 @functools.cache
-def kernel(name: str) -> Callable[..., None]:
-    """A function of `kernels.batch`, compiled. One version serves every size; there is one per dtype."""
+def kernel(name: str, parallel: bool) -> Callable[..., None]:
+    """A function of `kernels.batch`, compiled. One version serves every size; there is one per dtype.
+
+    The serial version is not the parallel one on a single thread: that would still wake OpenMP, whose threads wait
+    for each other, and on a busy machine wait long.
+    """
     import numba
 
     from torchdnc.engines.fused.kernels import batch
     from torchdnc.engines.fused.kernels.options import FAST
 
-    function: Callable[..., None] = numba.njit(parallel=True, **FAST)(getattr(batch, name))
-    return function
+    function = _renamed(getattr(batch, name), f"{name}_{'parallel' if parallel else 'serial'}")
+    how: Any = ONLY_LOOPS if parallel else False
+    made: Callable[..., None] = numba.njit(parallel=how, **FAST)(function)
+    return made
 
 
-def obey_torch_threads() -> None:
-    """The kernels use as many threads as PyTorch does, as far as numba has them."""
-    import numba
-
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    numba.set_num_threads(min(torch.get_num_threads(), most))
+def _renamed(function: Any, name: str) -> Any:
+    """A copy of a function: numba keeps compiled code by name, and would take the one version for the other."""
+    copy = types.FunctionType(function.__code__, function.__globals__, name)
+    copy.__qualname__, copy.__module__ = name, function.__module__
+    return copy

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from torchdnc.engines.fused.backward import backward
+from torchdnc.engines.fused.compiled import using
 from torchdnc.engines.fused.sequence import Parameters, Shape, Start, forward
 
 
@@ -22,7 +23,8 @@ class FusedSequence(torch.autograd.Function):
         start: Start = pytree.tree_unflatten(list(leaves[:count]), start_spec)
         parameters: Parameters = pytree.tree_unflatten(list(leaves[count:]), parameter_spec)
         keep = any(ctx.needs_input_grad)
-        features, tape, gates, interfaces = forward(shape, parameters, start, inputs, keep)
+        with using(shape.threads):
+            features, tape, gates, interfaces = forward(shape, parameters, start, inputs, keep)
         ctx.call = call
         # The outputs must not be buffers that the tape goes on using.
         end = tape.end()
@@ -41,7 +43,8 @@ class FusedSequence(torch.autograd.Function):
         parameters: Parameters = pytree.tree_unflatten(leaves[ctx.count :], parameter_spec)
         d_end: Start = pytree.tree_unflatten(list(d_leaves), start_spec)
         tape, gates, interfaces = ctx.tape
-        gradients = backward(shape, parameters, inputs, tape, gates, interfaces, d_features, d_end)
+        with using(shape.threads):
+            gradients = backward(shape, parameters, inputs, tape, gates, interfaces, d_features, d_end)
         return (
             None,
             gradients.inputs,

@@ -32,6 +32,7 @@ class Shape(NamedTuple):
     recurrent: bool
     through_writes: bool
     bound: float
+    threads: int
     alive: Array
     fresh: Array
 
@@ -146,7 +147,7 @@ def forward(
     rows, memory, link, reads, zeros = arrays
     to_interface = parameters.interface.t()
     any_fresh: Array = np.any(shape.fresh, axis=1)
-    step = kernel("step")
+    step = kernel("step", shape.threads > 1)
     for t in range(T):
         s, d = tape.place(t), tape.place(t + 1)
         alive, fresh = shape.alive[t], shape.fresh[t]
@@ -221,10 +222,10 @@ def _layer(
         gates.addmm_(tape.hidden[layer - 1][d], by_below)
     hidden = _numpy(tape.hidden[layer])
     if not shape.recurrent:
-        kernel("feedforward")(_numpy(gates), hidden, d, alive, bits)
+        kernel("feedforward", shape.threads > 1)(_numpy(gates), hidden, d, alive, bits)
         return
     squashed = _numpy(tape.squashed[layer][t if tape.keep else 0])
-    kernel("lstm")(
+    kernel("lstm", shape.threads > 1)(
         _numpy(gates), _numpy(tape.cells[layer]), squashed, hidden, s, d, _numpy(tape.no_cell), alive, fresh, bits,
         shape.H,
     )  # fmt: skip
