@@ -66,6 +66,7 @@ def make_dnc_with_own_controller(dtype: torch.dtype = torch.float64, **options: 
 MODELS: dict[str, Callable[..., Recurrent]] = {
     "dnc": make_dnc,
     "two layers": partial(make_dnc, num_layers=2),
+    "reference engine": partial(make_dnc, num_layers=2, engine="reference"),
     "three layers, three heads": partial(make_dnc, num_layers=3, read_heads=3),
     "feedforward": partial(make_dnc, num_layers=2, controller="feedforward"),
     "own controller": make_dnc_with_own_controller,

@@ -56,7 +56,7 @@ def bad_controllers():
 
 def bad_engines_and_options():
     yield {"engine": "warp"}, ValueError, "engine must be one of 'auto', "
-    yield {"engine": None}, ValueError, "'reference', got None"
+    yield {"engine": None}, ValueError, "got None"
     yield {"options": {}}, TypeError, "options must be of type MemoryOptions, got dict"
 
 

@@ -75,11 +75,12 @@ def dnc_by_hand(model, controller, inputs, memory, r):
 CONTROLLERS = {"lstm": DeepLSTM, "feedforward": Feedforward}
 
 
+@pytest.mark.parametrize("engine", ["reference", "auto"])
 @pytest.mark.parametrize("read_heads", [1, 3])
 @pytest.mark.parametrize("num_layers", [1, 2, 3])
 @pytest.mark.parametrize("controller", CONTROLLERS)
-def test_dnc_is_the_papers(controller, num_layers, read_heads):
-    model = make_dnc(controller=controller, num_layers=num_layers, read_heads=read_heads)
+def test_dnc_is_the_papers(controller, num_layers, read_heads, engine):
+    model = make_dnc(controller=controller, num_layers=num_layers, read_heads=read_heads, engine=engine)
     inputs, state = random(STEPS, BATCH, INPUTS), reached_state(model, BATCH)
     by_hand = CONTROLLERS[controller](model.controller, *map(arrays, state.controller))
     memory = dict(zip(MemoryState._fields, arrays(state.memory), strict=True))

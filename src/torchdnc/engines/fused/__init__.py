@@ -75,8 +75,7 @@ def run(
         alive = np.arange(T)[:, None] < lengths.numpy()
         inputs = inputs.masked_fill(~torch.from_numpy(alive).unsqueeze(-1), 0)
     controller, memory = network.controller, state.memory
-    # Rows are what threads share.
-    threads = min(compiled.threads(), B)
+    threads = compiled.threads(rows=B, work=memory.link.numel() + memory.memory.numel())
     recurrent = isinstance(state.controller, LSTMState)
     bound = controller.activation_gradient_clip
     shape = Shape(

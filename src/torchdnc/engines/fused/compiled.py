@@ -24,6 +24,9 @@ ONLY_LOOPS: Final = {
     "fusion": False,
 }
 
+# Below this a step takes less than waking a thread may.
+WORTH_SHARING: Final = 200_000
+
 _forked = False
 
 
@@ -40,14 +43,24 @@ def refusal() -> str | None:
     return None if importlib.util.find_spec("numba") else "numba is not installed"
 
 
-def threads() -> int:
-    """Threads for the kernels of this process: PyTorch's, or one where OpenMP is missing or did not survive a fork."""
-    if _forked or importlib.util.find_spec("numba.np.ufunc.omppool") is None:
+def threads(rows: int, work: int) -> int:
+    """Threads for a call: as many as PyTorch has, but one where they have nothing to share or cannot be had.
+
+    Args:
+        rows: of the batch; they are what threads share.
+        work: numbers that a step goes through.
+    """
+    if min(rows, torch.get_num_threads()) == 1 or work < WORTH_SHARING or not _has_openmp():
         return 1
     import numba
 
     most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    return min(torch.get_num_threads(), most)
+    return min(rows, torch.get_num_threads(), most)
+
+
+def _has_openmp() -> bool:
+    """OpenMP is not everywhere, and its threads do not survive a fork."""
+    return not _forked and importlib.util.find_spec("numba.np.ufunc.omppool") is not None
 
 
 @contextmanager

@@ -135,7 +135,7 @@ def forward(
     T, B, I, H, N, W, R = shape[:7]
     tape = Tape(shape, start, keep)
     gates = [
-        torch.addmm(bias, inputs.reshape(T * B, I), weight[:, :I].t()).view(T, B, -1)
+        torch.addmm(bias, inputs.reshape(T * B, I), weight[:, :I].t()).unflatten(0, (T, B))
         for weight, bias in zip(parameters.weights, parameters.biases, strict=True)
     ]
     columns = [_columns(shape, weight[:, I:].t(), layer) for layer, weight in enumerate(parameters.weights)]

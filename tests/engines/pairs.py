@@ -1,0 +1,122 @@
+"""A DNC on the fused engine and the same one on the reference, run on the same call."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from torchdnc import DNC, DNCState, MemoryOptions
+
+
+@dataclass(frozen=True)
+class Case:
+    """Sizes and settings of a call."""
+
+    T: int = 5
+    B: int = 2
+    I: int = 3
+    H: int = 4
+    N: int = 5
+    W: int = 3
+    R: int = 1
+    layers: int = 1
+    controller: str = "lstm"
+    masks: bool = False
+    scale: float = 1.0
+    clip: float | None = None
+    options: MemoryOptions = field(default_factory=MemoryOptions)
+
+
+def model(case: Case, engine: str, dtype: torch.dtype = torch.float64) -> DNC:
+    """The same weights for every engine and, up to rounding, dtype."""
+    torch.manual_seed(0)
+    made = DNC(
+        case.I,
+        case.H,
+        memory_size=case.N,
+        word_size=case.W,
+        read_heads=case.R,
+        num_layers=case.layers,
+        controller=case.controller,
+        engine=engine,
+        activation_gradient_clip=case.clip,
+        options=case.options,
+        dtype=torch.float64,
+    )
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.mul_(case.scale)
+    return made.to(dtype)
+
+
+def asymmetric_state(made: DNC, B: int) -> DNCState:
+    """A state whose every number differs from its neighbours: no ties, and nothing symmetric."""
+    zero = made.initial_state(B)
+    memory, N = zero.memory, made.memory_size
+    weighting = lambda like: 0.9 * torch.softmax(torch.randn_like(like), -1)  # noqa: E731
+    state = DNCState(
+        pytree.tree_map(torch.randn_like, zero.controller),
+        memory._replace(
+            memory=torch.randn_like(memory.memory),
+            usage=torch.rand_like(memory.usage),
+            precedence=weighting(memory.precedence),
+            link=torch.rand_like(memory.link) / N * (1 - torch.eye(N, dtype=memory.link.dtype)),
+            write_weights=weighting(memory.write_weights),
+            read_weights=weighting(memory.read_weights),
+        ),
+        torch.randn_like(zero.read_words),
+    )
+    return leaf_state(state)
+
+
+def leaf_state(state: DNCState) -> DNCState:
+    """The state with leaves that gather gradients."""
+    made: DNCState = pytree.tree_map(lambda leaf: leaf.detach().clone().requires_grad_(), state)
+    return made
+
+
+def masks(case: Case) -> dict[str, Any]:
+    """Lengths, zero among them, and resets, past the ends too."""
+    if not case.masks:
+        return {}
+    lengths = torch.randint(0, case.T + 1, (case.B,))
+    lengths[0], lengths[-1] = 0, case.T
+    return {"lengths": lengths, "reset": torch.rand(case.T, case.B) < 0.3}
+
+
+def everything(made: DNC, inputs: Tensor, state: DNCState, **call: Any) -> list[Tensor]:
+    """Outputs, final state, and the gradients of inputs, parameters and start for a fixed random loss."""
+    outputs, end = made(inputs, state, **call)
+    results = [outputs, *pytree.tree_leaves(end)]
+    torch.manual_seed(1)
+    seeds = [torch.randn(result.shape, dtype=torch.float64).to(result.dtype) for result in results]
+    wanted = [inputs, *pytree.tree_leaves(state), *made.parameters()]
+    gradients = torch.autograd.grad(results, wanted, seeds, allow_unused=True)
+    filled = [torch.zeros_like(of) if got is None else got for got, of in zip(gradients, wanted, strict=True)]
+    return [*results, *filled]
+
+
+def run(case: Case, engine: str, dtype: torch.dtype = torch.float64, start: Any = asymmetric_state) -> list[Tensor]:
+    """`everything` of a case on an engine, as float64 numbers."""
+    made = model(case, engine, torch.float64)
+    torch.manual_seed(2)
+    inputs = torch.randn(case.T, case.B, case.I, dtype=torch.float64)
+    state, call = start(made, case.B), masks(case)
+    return [
+        result.double()
+        for result in everything(made.to(dtype), inputs.to(dtype).requires_grad_(), leaf_state(state.to(dtype)), **call)
+    ]
+
+
+def worst(got: list[Tensor], expected: list[Tensor]) -> float:
+    """The largest error, of each tensor against its own largest number (or 1e-3, where all are tiny)."""
+    errors = [
+        ((one - other).abs().max() / other.abs().max().clamp(min=1e-3)).item()
+        for one, other in zip(got, expected, strict=True)
+        if other.numel()
+    ]
+    return max(errors)

@@ -1,0 +1,81 @@
+"""Which engine runs a call, and what a named one says when it cannot."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+from torch import nn
+
+from tests.engines.pairs import Case, model
+from torchdnc.engines import fused, reference, select
+
+CASE = Case()
+
+
+def inputs(dtype: torch.dtype = torch.float64) -> torch.Tensor:
+    torch.manual_seed(0)
+    return torch.randn(CASE.T, CASE.B, CASE.I, dtype=dtype)
+
+
+def test_auto_takes_the_fused_engine_on_a_cpu() -> None:
+    assert select("auto", model(CASE, "auto"), inputs()) is not reference.run
+    assert type(model(CASE, "auto")(inputs())[0].grad_fn).__name__ == "FusedSequenceBackward"
+    assert type(model(CASE, "reference")(inputs())[0].grad_fn).__name__ != "FusedSequenceBackward"
+
+
+def test_torch_func_goes_to_the_reference_and_is_refused_by_name() -> None:
+    batch = inputs().unsqueeze(0)
+    expected = model(CASE, "reference")(inputs())[0]
+    made = model(CASE, "auto")
+    torch.testing.assert_close(torch.func.vmap(lambda x: made(x)[0])(batch)[0], expected)
+    named = model(CASE, "fused")
+    with pytest.raises(ValueError, match=r'engine "fused" cannot run this call: a torch.func transform is active'):
+        torch.func.vmap(named)(batch)
+
+
+def test_autocast_goes_to_the_reference_and_is_refused_by_name() -> None:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert select("auto", model(CASE, "auto"), inputs()) is reference.run
+        with pytest.raises(ValueError, match="autocast is active"):
+            model(CASE, "fused", torch.float32)(inputs(torch.float32))
+
+
+def test_hooks_and_replaced_layers_go_to_the_reference() -> None:
+    made = model(CASE, "auto")
+    made.interface.register_forward_hook(lambda *_: None)
+    assert "hooks" in (fused.refusal(made, inputs()) or "")
+    made = model(CASE, "auto")
+    made.controller.layers[0] = nn.Sequential(made.controller.layers[0])
+    assert "replaced" in (fused.refusal(made, inputs()) or "")
+
+
+def test_an_own_controller_goes_to_the_reference() -> None:
+    made = model(CASE, "auto")
+    made.controller = type("Mine", (type(made.controller),), {})(CASE.I + CASE.W, CASE.H, dtype=torch.float64)
+    assert "built-in controllers only, not Mine" in (fused.refusal(made, inputs()) or "")
+
+
+def test_second_derivatives() -> None:
+    def second(engine: str) -> torch.Tensor:
+        x = inputs().requires_grad_()
+        (first,) = torch.autograd.grad(model(CASE, engine)(x)[0].square().sum(), x, create_graph=True)
+        return torch.autograd.grad(first.square().sum(), x)[0]
+
+    torch.testing.assert_close(second("auto"), second("reference"), rtol=0, atol=1e-9)
+    with pytest.raises(RuntimeError, match="no second derivatives"):
+        second("fused")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_computes_the_same() -> None:
+    """As the worker of a DataLoader does."""
+    made = model(CASE, "fused")
+    with torch.no_grad():
+        expected = made(inputs())[0]
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if torch.equal(made(inputs())[0], expected) else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

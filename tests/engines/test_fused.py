@@ -1,0 +1,194 @@
+"""The fused engine against the reference: outputs, final states, every gradient."""
+
+from __future__ import annotations
+
+import threading
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from tests.engines.pairs import Case, asymmetric_state, everything, leaf_state, model, run, worst
+from torchdnc import DNC, DNCState, MemoryOptions
+
+CASES = {
+    "plain": Case(),
+    "ones": Case(T=1, B=1, I=1, H=1, N=1, W=1, R=1),
+    "one slot": Case(N=1, R=2),
+    "two slots": Case(N=2, W=1, R=3),
+    "17 slots": Case(T=7, B=3, H=5, N=17, W=4, R=3, layers=2),
+    "63 slots": Case(T=4, B=1, H=17, N=63, W=17, R=2),
+    "100 slots": Case(T=3, N=100, W=2, R=1),
+    "three layers": Case(T=9, H=6, N=7, R=2, layers=3),
+    "masks": Case(T=9, B=5, N=7, R=2, layers=2, masks=True),
+    "long masks": Case(T=26, B=3, masks=True),
+    "feedforward": Case(T=6, R=2, layers=2, controller="feedforward"),
+    "feedforward masks": Case(T=8, B=4, controller="feedforward", masks=True),
+    "clipped": Case(T=6, layers=2, scale=4, clip=0.01),
+    "stopped usage": Case(T=6, R=2, options=MemoryOptions(usage_gradient=False)),
+    "saturated": Case(T=6, N=6, R=2, scale=40),
+}
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_float64_equals_reference(case: Case) -> None:
+    assert worst(run(case, "fused"), run(case, "reference")) < 1e-9
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_float32_is_as_exact_as_the_reference(case: Case) -> None:
+    """At most twice the reference's own error against float64, with a floor of a few digits' rounding."""
+    exact = run(case, "reference")
+    own = worst(run(case, "reference", torch.float32), exact)
+    assert worst(run(case, "fused", torch.float32), exact) <= min(max(2 * own, 5e-6), max(1e-3, own))
+
+
+def test_comparison_sees_a_wrong_number() -> None:
+    right = run(CASES["plain"], "reference")
+    for index, tensor in enumerate(right):
+        wrong = [entry.clone() for entry in right]
+        wrong[index].view(-1)[0] += 1e-6 * tensor.abs().max().clamp(min=1e-3)
+        assert worst(wrong, right) > 1e-9
+
+
+def one_hot(weights: Tensor, first: int) -> Tensor:
+    """Rows of weight 1 on slots first, first + 1, ..."""
+    slots = (first + torch.arange(weights[..., 0].numel())) % weights.shape[-1]
+    return torch.nn.functional.one_hot(slots, weights.shape[-1]).to(weights.dtype).view_as(weights)
+
+
+def test_one_hot_and_saturated_states() -> None:
+    """Weightings of exactly 0 and 1, usage exactly 1 everywhere but one slot: products hold zeros."""
+
+    def start(made: DNC, B: int) -> DNCState:
+        state = asymmetric_state(made, B)
+        memory = state.memory
+        usage = torch.ones_like(memory.usage)
+        usage[:, 2] = 0.25
+        return leaf_state(
+            state._replace(
+                memory=memory._replace(
+                    usage=usage,
+                    write_weights=one_hot(memory.write_weights, 0),
+                    read_weights=one_hot(memory.read_weights, 1),
+                    precedence=one_hot(memory.precedence, 3),
+                )
+            )
+        )
+
+    case = Case(T=6, N=6, R=2)
+    # Freed slots tie, and rounding may number them differently later on: one step is compared whole.
+    once = Case(T=1, N=6, R=2)
+    assert worst(run(once, "fused", start=start), run(once, "reference", start=start)) < 1e-9
+    outputs = run(case, "fused", start=start)[0], run(case, "reference", start=start)[0]
+    torch.testing.assert_close(*outputs, rtol=0, atol=1e-9)
+
+
+def test_from_zero_states_outputs_and_gradients_are_equal() -> None:
+    """All slots tie at first; rounding may number them differently, which no output shows."""
+    case = Case(T=12, B=3, N=8, R=2)
+    torch.manual_seed(3)
+    inputs = torch.randn(case.T, case.B, case.I, dtype=torch.float64)
+    found = []
+    for engine in ("fused", "reference"):
+        made = model(case, engine)
+        outputs, _ = made(inputs)
+        outputs.square().sum().backward()
+        found.append([outputs.detach(), *(parameter.grad for parameter in made.parameters())])
+    assert worst(found[0], found[1]) < 1e-9
+
+
+@pytest.fixture
+def poisoned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fresh memory holds NaN, or the largest whole number, instead of zeros that happen to be there."""
+
+    def fill(made: Any) -> Any:
+        if isinstance(made, Tensor):
+            return made.fill_(float("nan")) if made.is_floating_point() else made
+        made.fill(np.nan if made.dtype.kind == "f" else np.iinfo(made.dtype).max)
+        return made
+
+    for owner, name in ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty"), (np, "empty")):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, _make=original, **named: fill(_make(*args, **named)))
+
+
+@pytest.mark.usefixtures("poisoned")
+@pytest.mark.parametrize("name", ["17 slots", "long masks", "feedforward masks"])
+def test_nothing_is_read_before_it_is_written(name: str) -> None:
+    got = run(CASES[name], "fused")
+    assert all(torch.isfinite(tensor).all() for tensor in got)
+
+
+def test_without_gradients_nothing_changes() -> None:
+    case = CASES["17 slots"]
+    made = model(case, "fused")
+    inputs = torch.randn(case.T, case.B, case.I, dtype=torch.float64)
+    outputs, state = made(inputs)
+    with torch.no_grad():
+        again, end = made(inputs)
+    assert torch.equal(outputs, again)
+    assert torch.equal(state.memory.link, end.memory.link)
+    assert torch.equal(state.controller.cell[0], end.controller.cell[0])
+
+
+def test_two_live_graphs_and_a_second_backward() -> None:
+    case = Case(T=6)
+    made = model(case, "fused")
+    state = asymmetric_state(made, case.B)
+    inputs = [torch.randn(case.T, case.B, case.I, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    alone = [torch.autograd.grad(made(entry, state)[0].square().sum(), entry)[0] for entry in inputs]
+    losses = [made(entry, state)[0].square().sum() for entry in inputs]
+    for _ in range(2):
+        for loss, entry, expected in zip(losses, inputs, alone, strict=True):
+            assert torch.equal(torch.autograd.grad(loss, entry, retain_graph=True)[0], expected)
+
+
+def test_a_call_leaves_its_arguments_alone() -> None:
+    case = CASES["masks"]
+    made = model(case, "fused")
+    state = asymmetric_state(made, case.B)
+    before = [leaf.detach().clone() for leaf in (*state.memory, state.read_words)]
+    everything(made, torch.randn(case.T, case.B, case.I, dtype=torch.float64, requires_grad=True), state)
+    assert all(torch.equal(*pair) for pair in zip(before, (*state.memory, state.read_words), strict=True))
+
+
+def test_layouts_reach_the_engine() -> None:
+    """PackedSequence, a single sequence, batch first."""
+    case = Case(T=6, B=3)
+    inputs = torch.randn(case.T, case.B, case.I, dtype=torch.float64)
+    packed = pack_padded_sequence(inputs, torch.tensor([3, 6, 2]), enforce_sorted=False)
+    models = [model(case, engine) for engine in ("fused", "reference")]
+    for call in (packed, inputs[:, 0]):
+        results = [made(call)[0] for made in models]
+        data = [result if isinstance(result, Tensor) else result.data for result in results]
+        torch.testing.assert_close(*data, rtol=0, atol=1e-9)
+
+
+def test_threads_share_the_batch_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchdnc.engines.fused import compiled
+
+    if torch.get_num_threads() == 1:
+        pytest.skip("PyTorch has one thread here")
+    case = Case(T=4, B=5, N=9, R=2, masks=True)
+    alone = run(case, "fused")
+    monkeypatch.setattr(compiled, "WORTH_SHARING", 0)
+    shared = run(case, "fused")
+    assert all(torch.equal(*pair) for pair in zip(alone, shared, strict=True))
+
+
+def test_several_python_threads_at_once() -> None:
+    case = Case(T=6)
+    made = model(case, "fused")
+    inputs = torch.randn(case.T, case.B, case.I, dtype=torch.float64)
+    expected, results = made(inputs)[0], []
+    threads = [threading.Thread(target=lambda: results.append(made(inputs)[0])) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 4
+    assert all(torch.equal(result, expected) for result in results)
