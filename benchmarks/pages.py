@@ -23,7 +23,6 @@ SCORES = {
     "wrong_bits_per_sequence": ("wrong bits per sequence", 1),
     "perfect": ("perfect sequences, %", 100),
     "mean_error": ("mean error, %", 100),
-    "failed_tasks": ("failed tasks", 1),
 }
 """Score -> its name in a table and its unit's factor; errors of single bAbI tasks follow by themselves."""
 
@@ -48,10 +47,11 @@ def write() -> None:
 def _learning(name: str, record: dict[str, Any]) -> Iterator[str]:
     where = record["environment"]
     yield f"## {name}\n"
-    yield f"`{record['command']}`, commit {record['commit']}; {where['machine']}, {where['threads']} threads,"
+    yield f"`{record['command']}`, commit {record['commit']}; {where['machine']}, {where['threads']} thread(s),"
     yield f"torch {where['torch']}, engine {where['engine']}. {_goal(record)}\n"
     tests = record["runs"][0]["tests"]
-    columns = [(test, score) for test in tests for score in tests[test] if _shown(score)]
+    goal = record["recipe"]["goal"]["metric"]
+    columns = [(test, score) for test in tests for score in tests[test] if _shown(score, goal)]
     yield _row("seed", "ended", "steps", "seconds", *(_title(test, score) for test, score in columns))
     yield _row(*["---"] * (4 + len(columns)))
     for run in record["runs"]:
@@ -66,8 +66,8 @@ def _goal(record: dict[str, Any]) -> str:
     return f"Goal: {goal['metric']} at most {goal['at_most']}."
 
 
-def _shown(score: str) -> bool:
-    return score in SCORES or score.startswith("error/")
+def _shown(score: str, goal: str) -> bool:
+    return score in (goal, "perfect") or score.startswith("error/")
 
 
 def _title(test: str, score: str) -> str:
@@ -81,14 +81,17 @@ def _value(score: str, value: float) -> str:
 
 def _speed(name: str, record: dict[str, Any]) -> Iterator[str]:
     yield f"## {name}\n"
-    where = f"{record['machine']}, {record['threads']} threads, torch {record['torch']}"
+    where = f"{record['machine']}, {record['threads']} thread(s), torch {record['torch']}"
     yield f"`{record['command']}`, commit {record['commit']}; {where}."
     yield f"{record['unit'].capitalize()} of {record['rounds']} rounds.\n"
-    yield _row("size", "what", "reference", "nn.LSTM", "ratio")
-    yield _row(*["---"] * 5)
+    for size, numbers in record["sizes"].items():
+        yield f"- {size}: {', '.join(f'{letter} {number}' for letter, number in numbers.items())}"
+    names = list(record["rows"][0])
+    yield ""
+    yield _row(*names)
+    yield _row(*["---"] * len(names))
     for row in record["rows"]:
-        numbers = (f"{row[key]:.3g}" for key in ("reference_ms", "lstm_ms", "ratio"))
-        yield _row(row["size"], row["what"], *numbers)
+        yield _row(*(value if isinstance(value, str) else f"{value:.3g}" for value in row.values()))
     yield ""
 
 

@@ -1,7 +1,7 @@
-"""Time per step of a DNC, against `nn.LSTM` with the same controller; writes results/steps.json.
+"""Time per step of a DNC on each engine, and of `nn.LSTM` of the controller's size; writes results/steps.json.
 
-Every round times each model once, one after the other, so that a machine whose speed drifts slows all of
-them; the figures are medians over the rounds, the ratio the median of the rounds' ratios.
+Every round times each model once, one after the other, so that a machine whose speed drifts slows all of them; the
+figures are medians over the rounds, the ratios medians of the rounds' ratios.
 """
 
 from __future__ import annotations
@@ -62,32 +62,36 @@ def seconds(call: Callable[[nn.Module, Tensor], None], model: nn.Module, inputs:
     return time.perf_counter() - began
 
 
-def measure(size: Size, call: Callable[[nn.Module, Tensor], None]) -> dict[str, float]:
-    """Milliseconds per time step of both models, and the ratio."""
+def models(size: Size) -> dict[str, nn.Module]:
+    """What is timed: the same DNC on each engine, and the LSTM."""
     torch.manual_seed(0)
-    memory = DNC(size.I, size.H, memory_size=size.N, word_size=size.W, read_heads=size.R, engine="reference")
-    lstm = nn.LSTM(size.I, size.H)
+    sizes = {"memory_size": size.N, "word_size": size.W, "read_heads": size.R}
+    dncs = {engine: DNC(size.I, size.H, engine=engine, **sizes) for engine in ("reference", "fused")}
+    return {**dncs, "nn.LSTM": nn.LSTM(size.I, size.H)}
+
+
+def measure(size: Size, call: Callable[[nn.Module, Tensor], None]) -> dict[str, float]:
+    """Milliseconds per time step of each model, and the ratios."""
+    timed = models(size)
     inputs = torch.randn(size.T, size.B, size.I)
-    for model in (memory, lstm):
+    for model in timed.values():
         call(model, inputs)
-    rounds = [(seconds(call, memory, inputs), seconds(call, lstm, inputs)) for _ in range(ROUNDS)]
-    return {
-        "reference_ms": 1e3 * statistics.median(dnc for dnc, _ in rounds) / size.T,
-        "lstm_ms": 1e3 * statistics.median(plain for _, plain in rounds) / size.T,
-        "ratio": statistics.median(dnc / plain for dnc, plain in rounds),
+    rounds = [{name: seconds(call, model, inputs) for name, model in timed.items()} for _ in range(ROUNDS)]
+    medians = {name: 1e3 * statistics.median(each[name] for each in rounds) / size.T for name in timed}
+    return medians | {
+        "reference / fused": statistics.median(each["reference"] / each["fused"] for each in rounds),
+        "fused / nn.LSTM": statistics.median(each["fused"] / each["nn.LSTM"] for each in rounds),
     }
 
 
 def main() -> None:
     """Measures, prints a table, writes the file."""
     rows = []
-    print(f"{'size':16} {'what':8} {'reference':>12} {'nn.LSTM':>12} {'ratio':>8}")
     for name, size in SIZES.items():
         for call in (forward, train):
-            row = measure(size, call)
-            rows.append({"size": name, **size._asdict(), "what": call.__name__, **row})
-            times = f"{row['reference_ms']:9.3f} ms {row['lstm_ms']:9.3f} ms {row['ratio']:8.1f}"
-            print(f"{name:16} {call.__name__:8} {times}", flush=True)
+            found = measure(size, call)
+            rows.append({"size": name, "what": call.__name__, **found})
+            print(f"{name:16} {call.__name__:8}", *(f"{key} {value:.3f} " for key, value in found.items()), flush=True)
     record = {
         "command": "make bench",
         "seed": 0,
@@ -96,7 +100,8 @@ def main() -> None:
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "rounds": ROUNDS,
-        "unit": "milliseconds per time step, median",
+        "unit": "milliseconds per time step, medians",
+        "sizes": {name: size._asdict() for name, size in SIZES.items()},
         "rows": rows,
     }
     RESULT.parent.mkdir(exist_ok=True)

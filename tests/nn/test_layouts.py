@@ -22,6 +22,7 @@ from tests.nn.helpers import (
     reached_state,
     row_by_row,
     unbatched,
+    weighted_sum,
 )
 
 STEPS, BATCH = 5, 3
@@ -150,13 +151,15 @@ def test_a_rows_outputs_do_not_depend_on_its_batch(make):
     assert_close(model(others, state)[0][:, 0], outputs[:, 0], EXACT)
 
 
-@pytest.mark.parametrize("make", [make_dnc, make_lstm])
+@pytest.mark.parametrize("make", MODELS.values(), ids=MODELS)
 def test_a_batch_of_no_rows_gives_outputs_of_no_rows(make):
-    """As `nn.LSTM` has it."""
+    """As `nn.LSTM` has it; every gradient is zero."""
     model = make()
     theirs, _ = torch.nn.LSTM(INPUTS, 2)(torch.zeros(STEPS, 0, INPUTS))
     lengths, reset = torch.zeros(0, dtype=torch.long), torch.zeros(STEPS, 0, dtype=torch.bool)
     outputs, final = model(random(STEPS, 0, INPUTS), None, lengths, reset)
-    assert outputs.shape == theirs.shape == (STEPS, 0, 2)
+    assert outputs.shape[:2] == theirs.shape[:2] == (STEPS, 0)
     assert_same_state(final, model.initial_state(0))
     assert_same_state(final, model.initial_state(3)[:0])
+    for gradient in torch.autograd.grad(weighted_sum((outputs, final)), list(model.parameters())):
+        assert not gradient.any()

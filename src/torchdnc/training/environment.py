@@ -16,11 +16,11 @@ LABELS = {"threads": "the number of threads", "machine": "the machine", "engine"
 
 def environment(config: RunConfig) -> dict[str, Any]:
     """Versions, threads, machine and engine; two equal ones give the same numbers bit for bit."""
-    packages = {name: version(name) for name in ("torchdnc", "torch", "numpy")}
+    packages = {name: version(name) for name in ("torchdnc", "torch", "numpy", "numba")}
     return packages | {
         "python": platform.python_version(),
-        "threads": torch.get_num_threads(),
-        "machine": f"{_processor()}, {os.cpu_count()} cores, {platform.system()}",
+        "threads": config.threads or torch.get_num_threads(),
+        "machine": machine(),
         "engine": getattr(config.model, "engine", "torch"),
     }
 
@@ -33,6 +33,11 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
         for name, value in now.items()
         if before.get(name) != value
     ]
+
+
+def machine() -> str:
+    """Processor, cores and system."""
+    return f"{_processor()}, {os.cpu_count()} cores, {platform.system()}"
 
 
 def _processor() -> str:

@@ -184,7 +184,7 @@ def _collect(
     d_inputs = torch.zeros(T * B, I, dtype=inputs.dtype)
     weights, biases = [], []
     for layer, weight in enumerate(parameters.weights):
-        flat = d_gates[layer].view(T * B, -1)
+        flat = d_gates[layer].flatten(0, 1)
         d_inputs.addmm_(flat, weight[:, :I])
         parts = [inputs, reads]
         if shape.recurrent:
@@ -192,10 +192,10 @@ def _collect(
             parts.append(before if fresh is None else before.masked_fill(fresh, 0))
         if layer:
             parts.append(tape.hidden[layer - 1][1:])
-        weights.append(flat.t() @ torch.cat(parts, -1).view(T * B, -1))
+        weights.append(flat.t() @ torch.cat(parts, -1).flatten(0, 1))
         biases.append(flat.sum(0))
-    hidden = torch.cat([layer[1:] for layer in tape.hidden], -1).view(T * B, -1)
-    flat = d_interfaces.view(T * B, -1)
+    hidden = torch.cat([layer[1:] for layer in tape.hidden], -1).flatten(0, 1)
+    flat = d_interfaces.flatten(0, 1)
     return Gradients(
         d_inputs.view_as(inputs),
         carried.start(shape),

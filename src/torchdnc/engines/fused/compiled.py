@@ -71,12 +71,15 @@ def using(count: int) -> Iterator[None]:
         return
     import numba
 
-    before = numba.get_num_threads()
+    before, of_torch = numba.get_num_threads(), torch.get_num_threads()
     numba.set_num_threads(count)
     try:
         yield
     finally:
         numba.set_num_threads(before)
+        # Where both share one OpenMP library, numba's start changes PyTorch's number too.
+        if torch.get_num_threads() != of_torch:
+            torch.set_num_threads(of_torch)
 
 
 @functools.cache
