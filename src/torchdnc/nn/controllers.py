@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from torchdnc.engines import fused
 from torchdnc.nn.checks import check_like, check_shape, check_type
 from torchdnc.types import LSTMState
 
@@ -68,8 +67,9 @@ def clip_gradient(activations: Tensor, bound: float | None) -> Tensor:
 
 
 class _Layers(nn.Module):
-    """Linear layers that all see the controller's input, and the one below."""
+    """Linear layers that all see the controller's input, and the one below; `fusible`: the fused engine knows them."""
 
+    fusible: ClassVar[bool]
     recurrent: ClassVar[bool]
     outputs_per_unit: ClassVar[int]
 
@@ -117,6 +117,7 @@ class LSTMController(_Layers):
     Source: Graves et al. 2016, Methods, "Controller network".
     """
 
+    fusible = True
     recurrent = True
     outputs_per_unit = 4
 
@@ -149,6 +150,7 @@ class FeedforwardController(_Layers):
     Source: Graves et al. 2016, Extended Data Figs 1 and 4 use one; the paper does not say how it is made.
     """
 
+    fusible = True
     recurrent = False
     outputs_per_unit = 1
 
@@ -167,7 +169,6 @@ class FeedforwardController(_Layers):
 
 CONTROLLERS = {"lstm": LSTMController, "feedforward": FeedforwardController}
 """Controllers by name."""
-fused.CONTROLLERS.update(CONTROLLERS.values())
 
 
 def check_controller_state(name: str, state: Any, controller: Any, batch: tuple[int, ...]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchdnc.engines import check_engine, reference, select
+from torchdnc.engines import check_engine, select
 from torchdnc.nn.checks import check_bound, check_dtype, check_like, check_shape, check_size, check_type
 from torchdnc.nn.controllers import CONTROLLERS, Controller, check_controller_state
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
@@ -106,8 +106,14 @@ class DNC(Recurrent):
         Args:
             state: of this model, batched or not.
             memory_size: the new N, at least 1.
+        Returns:
+            a state of that size; the one passed in is not changed.
+        Raises:
+            ValueError, TypeError: the state is not of this model, or the size is out of range.
         """
         check_type("state", state, DNCState)
+        batched = isinstance(state.read_words, Tensor) and state.read_words.dim() == 3
+        self._check_state(state, state.read_words.shape[:1] if batched else ())
         check_size("memory_size", memory_size)
         return state._replace(memory=resize_memory(state.memory, memory_size))
 
@@ -134,20 +140,19 @@ class DNC(Recurrent):
         shapes |= {"write_weights": (*batch, N), "read_weights": (*batch, R, N)}
         for name, shape in shapes.items():
             check_shape(f"state.memory.{name}", getattr(state.memory, name), shape)
+            check_like(f"state.memory.{name}", getattr(state.memory, name), self.interface.weight)
         check_shape("state.read_words", state.read_words, (*batch, R, W))
-        for leaf in (*state.memory, state.read_words):
-            check_like("state", leaf, self.interface.weight)
+        check_like("state.read_words", state.read_words, self.interface.weight)
         check_controller_state("state.controller", state.controller, self.controller, batch)
 
     def _run(self, call: Call) -> tuple[Tensor, DNCState]:
-        # A row starts afresh in a memory of the size it has, which may have been resized.
-        initial = self._zeros(call.inputs.shape[1], memory_size=call.state.memory.usage.shape[-1])
+        initial = call.state
+        if call.reset is not None:
+            # A row starts afresh in a memory of the size it has, which may have been resized.
+            initial = self._zeros(call.inputs.shape[1], memory_size=call.state.memory.usage.shape[-1])
         run = select(self.engine, self, call.inputs)
         features, state = run(self, call.inputs, call.state, initial, call.lengths, call.reset)
         return features, state
-
-    def _run_step(self, step_input: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
-        return reference.step(self, step_input, state)
 
     def extra_repr(self) -> str:
         return (

@@ -67,7 +67,3 @@ class LSTM(Recurrent):
     def _run(self, call: Call) -> tuple[Tensor, LSTMState]:
         initial = self._zeros(call.inputs.shape[1])
         return unroll(self.controller, call.inputs, call.state, initial, call.lengths, call.reset)
-
-    def _run_step(self, step_input: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
-        features, state = self.controller(step_input, state)
-        return features, state

@@ -46,10 +46,6 @@ class Recurrent(nn.Module, ABC):
     def _run(self, call: Call) -> tuple[Tensor, Any]:
         """Features [T, B, F] and the final state."""
 
-    @abstractmethod
-    def _run_step(self, step_input: Tensor, state: Any) -> tuple[Tensor, Any]:
-        """Features [B, F] and the new state."""
-
     def initial_state(self, batch_size: int | None = None) -> Any:
         """The all-zero state of `batch_size` rows; None: of a single sequence, without a batch dimension."""
         if batch_size is None:
@@ -92,7 +88,7 @@ class Recurrent(nn.Module, ABC):
         return self._restore(output, state, batched=input.dim() == 3)
 
     def step(self, step_input: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Runs one step, equal to a call over a sequence of length one.
+        """Runs one step: a call over a sequence of length one, on the same engine.
 
         Args:
             step_input: [B, I], or [I] for a single sequence.
@@ -102,8 +98,9 @@ class Recurrent(nn.Module, ABC):
         """
         batched = self._check_input("step_input", step_input, dims=2)
         rows = step_input if batched else step_input.unsqueeze(0)
-        features, state = self._run_step(rows, self._batch_state(state, rows.shape[0], batched))
-        output = self.output(features)
+        call = Call(rows.unsqueeze(0), self._batch_state(state, rows.shape[0], batched), None, None)
+        features, state = self._run(call)
+        output = self.output(features.squeeze(0))
         return (output, state) if batched else (output.squeeze(0), _unbatched(state))
 
     def _check_input(self, name: str, tensor: Tensor, dims: int) -> bool:

@@ -16,26 +16,27 @@ from torchdnc.engines import reference
 from torchdnc.engines.fused import compiled
 from torchdnc.types import DNCState, LSTMState
 
-CONTROLLERS: set[type[nn.Module]] = set()
-"""Classes of controllers that the kernels compute; a subclass may compute something else."""
-
 
 def refusal(network: Any, inputs: Tensor) -> str | None:
     """Why this engine cannot run a call, as the end of a sentence; None if it can."""
+    controller = network.controller
     if inputs.device.type != "cpu":
         return f"it runs on the CPU only, and the input is on {inputs.device}"
     if inputs.dtype not in (torch.float32, torch.float64):
         return f"it knows float32 and float64 only, and the input is {inputs.dtype}"
-    if type(network.controller) not in CONTROLLERS:
-        return f"it knows the built-in controllers only, not {type(network.controller).__name__}"
-    if not all(map(_is_plain, (*network.controller.layers, network.interface))):
-        return "a layer of the controller or the interface is replaced, or has hooks that it would not call"
+    # Of the class itself: a subclass may compute something else.
+    if not vars(type(controller)).get("fusible", False):
+        return f"it knows the built-in controllers only, not {type(controller).__name__}"
+    layers = (*controller.layers, network.interface)
+    if any(type(layer) is not nn.Linear for layer in layers):
+        return "a layer of the controller or the interface is replaced"
+    if any(map(_has_hooks, (controller, *layers))):
+        return "the controller or the interface has hooks, which it would not call"
     return _tracing(inputs) or compiled.refusal()
 
 
-def _is_plain(layer: nn.Module) -> bool:
-    hooks = (layer._forward_hooks, layer._forward_pre_hooks, layer._backward_hooks, layer._backward_pre_hooks)
-    return type(layer) is nn.Linear and not any(hooks)
+def _has_hooks(module: nn.Module) -> bool:
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
 
 
 def _tracing(inputs: Tensor) -> str | None:
@@ -58,27 +59,44 @@ def run(
     initial: DNCState,
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
-    twice: bool = True,
+    second_derivatives: bool = True,
 ) -> tuple[Tensor, DNCState]:
     """The step over a whole sequence; see `unroll` for the arguments.
 
     Args:
-        twice: second derivatives go through the reference; otherwise they are refused.
+        second_derivatives: go through the reference; otherwise they are refused.
     """
     # Loads numba, which takes a while.
-    from torchdnc.engines.fused.function import FusedSequence
-    from torchdnc.engines.fused.sequence import Parameters, Shape, Start
+    from torchdnc.engines.fused.function import Call, FusedSequence
+    from torchdnc.engines.fused.sequence import Parameters
+
+    shape = _shape(network, inputs, state, lengths, reset)
+    if lengths is not None:
+        inputs = inputs.masked_fill(~torch.from_numpy(shape.alive).unsqueeze(-1), 0)
+    layers, interface = network.controller.layers, network.interface
+    parameters = Parameters(
+        tuple(layer.weight for layer in layers),
+        tuple(layer.bias for layer in layers),
+        interface.weight,
+        interface.bias,
+    )
+    leaves, state_spec = pytree.tree_flatten(state)
+    weights, parameter_spec = pytree.tree_flatten(parameters)
+    again = partial(reference.run, network, inputs, state, initial, lengths, reset) if second_derivatives else None
+    call = Call(shape, state_spec, parameter_spec, again)
+    features, *ends = FusedSequence.apply(call, inputs, *leaves, *weights)
+    end: DNCState = pytree.tree_unflatten(ends, state_spec)
+    return features, end
+
+
+def _shape(network: Any, inputs: Tensor, state: DNCState, lengths: Tensor | None, reset: Tensor | None) -> Any:
+    from torchdnc.engines.fused.sequence import Shape
 
     T, B, I = inputs.shape
-    alive = np.ones((T, B), np.bool_)
-    if lengths is not None:
-        alive = np.arange(T)[:, None] < lengths.numpy()
-        inputs = inputs.masked_fill(~torch.from_numpy(alive).unsqueeze(-1), 0)
     controller, memory = network.controller, state.memory
-    threads = compiled.threads(rows=B, work=memory.link.numel() + memory.memory.numel())
-    recurrent = isinstance(state.controller, LSTMState)
+    alive = np.ones((T, B), np.bool_) if lengths is None else np.arange(T)[:, None] < lengths.numpy()
     bound = controller.activation_gradient_clip
-    shape = Shape(
+    return Shape(
         T=T,
         B=B,
         I=I,
@@ -87,24 +105,10 @@ def run(
         W=network.word_size,
         R=network.read_heads,
         layers=controller.num_layers,
-        recurrent=recurrent,
+        recurrent=isinstance(state.controller, LSTMState),
         through_writes=network.options.usage_gradient,
         bound=math.inf if bound is None else bound,
-        threads=threads,
+        threads=compiled.threads(rows=B, work=memory.link.numel() + memory.memory.numel()),
         alive=alive,
-        fresh=alive & reset.numpy() if reset is not None else np.zeros((T, B), np.bool_),
+        fresh=np.zeros_like(alive) if reset is None else alive & reset.numpy(),
     )
-    hidden, cell = state.controller if recurrent else ((), ())
-    parameters = Parameters(
-        tuple(layer.weight for layer in controller.layers),
-        tuple(layer.bias for layer in controller.layers),
-        network.interface.weight,
-        network.interface.bias,
-    )
-    leaves, start_spec = pytree.tree_flatten(Start(hidden, cell, memory, state.read_words))
-    weights, parameter_spec = pytree.tree_flatten(parameters)
-    again = partial(reference.run, network, inputs, state, initial, lengths, reset) if twice else None
-    features, *ends = FusedSequence.apply((shape, start_spec, parameter_spec, again), inputs, *leaves, *weights)
-    end: Start = pytree.tree_unflatten(ends, start_spec)
-    own = LSTMState(end.hidden, end.cell) if recurrent else ()
-    return features, DNCState(own, end.memory, end.read_words)

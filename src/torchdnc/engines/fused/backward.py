@@ -10,194 +10,181 @@ from torch import Tensor
 
 from torchdnc.engines.fused.compiled import kernel
 from torchdnc.engines.fused.kernels.layout import work_size
-from torchdnc.engines.fused.sequence import Array, Parameters, Shape, Start, Tape, _numpy
-from torchdnc.types import MemoryState
+from torchdnc.engines.fused.sequence import Array, Parameters, Shape, Tape, numpy
+from torchdnc.types import DNCState, LSTMState, MemoryState
 
 
 class Gradients(NamedTuple):
-    """What backward returns: gradients of the inputs, of the state before the first step, of the parameters."""
+    """Gradients of the inputs, of the state before the first step, of the parameters."""
 
     inputs: Tensor
-    start: Start
+    start: DNCState
     parameters: Parameters
 
 
-class _Carried:
-    """Gradients of the state of step t, which become those of step t−1 in place."""
-
-    def __init__(self, shape: Shape, end: Start) -> None:
-        _, B, _, _, N, W, R = shape[:7]
-        memory = end.memory
-        self.hidden = [tensor.clone() for tensor in end.hidden]
-        self.cell = [tensor.clone() for tensor in end.cell]
-        self.memory = memory.memory.reshape(B, N * W).clone()
-        self.link = memory.link.reshape(B, N * N).clone()
-        heads = memory.read_weights.reshape(B, R * N)
-        self.state = torch.cat([memory.usage, memory.write_weights, memory.precedence, heads], 1)
-        self.reads = end.read_words.reshape(B, R * W).clone()
-
-    def start(self, shape: Shape) -> Start:
-        """As gradients of the state before the first step."""
-        _, B, _, _, N, W, R = shape[:7]
-        memory = MemoryState(
-            memory=self.memory.view(B, N, W),
-            usage=self.state[:, :N],
-            write_weights=self.state[:, N : 2 * N],
-            precedence=self.state[:, 2 * N : 3 * N],
-            link=self.link.view(B, N, N),
-            read_weights=self.state[:, 3 * N :].reshape(B, R, N),
-        )
-        return Start(tuple(self.hidden), tuple(self.cell), memory, self.reads.view(B, R, W))
-
-
-class _Replayed:
-    """Memory and links before every step of a stretch between two checkpoints."""
-
-    def __init__(self, shape: Shape, tape: Tape, interfaces: Tensor) -> None:
-        self.shape, self.tape, self.interfaces = shape, _numpy(interfaces), interfaces
-        self.every, self.source = tape.every, tape
-        make = tape.rows.new_empty
-        self.memories = make(tape.every + 1, *tape.memory.shape)
-        self.links = make(tape.every, *tape.link.shape)
-        self.arrays = _numpy(self.memories), _numpy(self.links)
-
-    def at(self, t: int) -> tuple[Array, Array, Array]:
-        """memory_{t−1}, memory_t, link_{t−1}; steps come in falling order."""
-        k = t % self.every
-        if k == self.every - 1 or t == self.shape.T - 1:
-            self._fill(t - k, t + 1)
-        memories, links = self.arrays
-        return memories[k], memories[k + 1], links[k]
-
-    def _fill(self, first: int, last: int) -> None:
-        shape, source = self.shape, self.source
-        self.memories[0] = source.memories[first // self.every]
-        self.links[0] = source.links[first // self.every]
-        kernel("replay", shape.threads > 1)(
-            _numpy(source.rows), self.tape, first, last, *self.arrays, _numpy(source.zeros), shape.alive, shape.fresh,
-            shape.N, shape.W, shape.R,
-        )  # fmt: skip
-
-
 def backward(
-    shape: Shape,
-    parameters: Parameters,
-    inputs: Tensor,
-    tape: Tape,
-    gates: list[Tensor],
-    interfaces: Tensor,
-    d_features: Tensor,
-    d_end: Start,
+    shape: Shape, parameters: Parameters, inputs: Tensor, tape: Tape, d_features: Tensor, d_end: DNCState
 ) -> Gradients:
-    """Gradients of a sequence, from those of its features and of its final state."""
-    T, B, _, H, N, W, R = shape[:7]
-    hidden_size = shape.layers * H
-    carried, replayed = _Carried(shape, d_end), _Replayed(shape, tape, interfaces)
-    d_interfaces = torch.empty_like(interfaces)
-    d_gates = [torch.empty_like(gate) for gate in gates]
-    recurrent = [weight[:, shape.I :] for weight in parameters.weights]
-    work = np.empty((B, work_size(N, R)), replayed.tape.dtype)
-    step = kernel("step_backward", shape.threads > 1)
-    rows, zeros = _numpy(tape.rows), _numpy(tape.zeros)
+    """Gradients of a sequence, from those of its features and of its final state.
+
+    The loop goes through the steps in falling order; the parameters' gradients are one product each after it.
+    """
+    carried = _Carried(shape, d_end)
+    memory, controller = _Memory(shape, tape, carried), _Controller(shape, parameters, tape, carried)
+    features = shape.layers * shape.H
     any_dead: Array = np.any(~shape.alive, axis=1)
     any_fresh: Array = np.any(shape.fresh, axis=1)
-    d_memory, d_link, d_state, d_reads = map(_numpy, (carried.memory, carried.link, carried.state, carried.reads))
-    for t in reversed(range(T)):
-        alive, fresh = shape.alive[t], shape.fresh[t]
-        dead = torch.from_numpy(~alive).unsqueeze(-1) if any_dead[t] else None
-        afresh = torch.from_numpy(fresh).unsqueeze(-1) if any_fresh[t] else None
-        own = d_features[t] if dead is None else d_features[t].masked_fill(dead, 0)
-        carried.reads += own[:, hidden_size:]
-        memory_prev, memory, link_prev = replayed.at(t)
-        step(
-            rows, tape.orders, t, t + 1, replayed.tape[t], _numpy(d_interfaces[t]), memory_prev, memory, link_prev,
-            d_memory, d_link, d_state, d_reads, zeros, _numpy(tape.no_memory), alive, fresh, work, N, W, R,
-            shape.through_writes,
-        )  # fmt: skip
-        d_hidden = torch.addmm(own[:, :hidden_size], d_interfaces[t], parameters.interface)
-        _controller_backward(shape, tape, t, gates, d_gates, recurrent, d_hidden, carried, dead, afresh)
-    return _collect(shape, parameters, inputs, tape, d_gates, d_interfaces, carried)
+    for t in reversed(range(shape.T)):
+        dead = torch.from_numpy(~shape.alive[t]).unsqueeze(-1) if any_dead[t] else None
+        fresh = torch.from_numpy(shape.fresh[t]).unsqueeze(-1) if any_fresh[t] else None
+        d_now = d_features[t] if dead is None else d_features[t].masked_fill(dead, 0)
+        carried.reads += d_now[:, features:]
+        memory.step(t)
+        d_hidden = torch.addmm(d_now[:, :features], memory.d_interfaces[t], parameters.interface)
+        controller.step(t, d_hidden, dead, fresh)
+    return _collect(shape, parameters, inputs, tape, controller.d_gates, memory.d_interfaces, carried)
 
 
-def _controller_backward(
-    shape: Shape,
-    tape: Tape,
-    t: int,
-    gates: list[Tensor],
-    d_gates: list[Tensor],
-    recurrent: list[Tensor],
-    d_hidden: Tensor,
-    carried: _Carried,
-    dead: Tensor | None,
-    afresh: Tensor | None,
-) -> None:
-    """All layers at step t; `carried` holds the gradients of h_t and r_t on entry, of h_{t−1} and r_{t−1} on return."""
-    H, words = shape.H, shape.R * shape.W
-    d_reads: Tensor | float = 0.0
-    d_below: Tensor | float = 0.0
-    for layer in reversed(range(shape.layers)):
-        d_own = d_hidden[:, layer * H : (layer + 1) * H] + d_below
-        if shape.recurrent:
-            d_own = d_own + carried.hidden[layer]
-        _layer_backward(shape, tape, t, layer, gates, d_gates, d_own, carried)
-        d_before = d_gates[layer][t] @ recurrent[layer]
-        d_reads = d_reads + d_before[:, :words]
-        if shape.recurrent:
-            carried.hidden[layer] = _before(d_before[:, words : words + H], carried.hidden[layer], dead, afresh)
-        d_below = d_before[:, d_before.shape[1] - H :] if layer else 0.0
-    assert isinstance(d_reads, Tensor)
-    carried.reads.copy_(_before(d_reads, carried.reads, dead, afresh))
+class _Carried:
+    """Gradients of the state after step t, which become those of the state before it."""
 
-
-def _layer_backward(
-    shape: Shape, tape: Tape, t: int, layer: int, gates: list[Tensor], d_gates: list[Tensor], d_own: Tensor,
-    carried: _Carried,
-) -> None:  # fmt: skip
-    alive, fresh, d_gate = shape.alive[t], shape.fresh[t], _numpy(d_gates[layer][t])
-    bound = d_gate.dtype.type(shape.bound)
-    if not shape.recurrent:
-        kernel("feedforward_backward", shape.threads > 1)(
-            d_gate, _numpy(tape.hidden[layer]), t + 1, _numpy(d_own), alive, bound
+    def __init__(self, shape: Shape, end: DNCState) -> None:
+        memory, self.shape = end.memory, shape
+        hidden, cell = end.controller if shape.recurrent else ((), ())
+        self.hidden = [tensor.clone() for tensor in hidden]
+        self.cell = [tensor.clone() for tensor in cell]
+        self.memory, self.link = memory.memory.flatten(1).clone(), memory.link.flatten(1).clone()
+        self.state = torch.cat(
+            [memory.usage, memory.write_weights, memory.precedence, memory.read_weights.flatten(1)], 1
         )
-        return
-    kernel("lstm_backward", shape.threads > 1)(
-        _numpy(gates[layer][t]), d_gate, _numpy(tape.cells[layer]), _numpy(tape.squashed[layer][t]), t, _numpy(d_own),
-        _numpy(carried.cell[layer]), _numpy(tape.no_cell), alive, fresh, bound, shape.H,
-    )  # fmt: skip
+        self.reads = end.read_words.flatten(1).clone()
+
+    def start(self) -> DNCState:
+        """As gradients of the state before the first step."""
+        N, W, R = self.shape.N, self.shape.W, self.shape.R
+        usage, write_weights, precedence, heads = self.state.split([N, N, N, R * N], 1)
+        memory = MemoryState(
+            memory=self.memory.unflatten(1, (N, W)),
+            usage=usage,
+            precedence=precedence,
+            link=self.link.unflatten(1, (N, N)),
+            write_weights=write_weights,
+            read_weights=heads.unflatten(1, (R, N)),
+        )
+        controller = LSTMState(tuple(self.hidden), tuple(self.cell)) if self.shape.recurrent else ()
+        return DNCState(controller, memory, self.reads.unflatten(1, (R, W)))
 
 
-def _before(gradient: Tensor, held: Tensor, dead: Tensor | None, afresh: Tensor | None) -> Tensor:
+class _Memory:
+    """The gradient of the memory, step by step, with what every step started from replayed."""
+
+    def __init__(self, shape: Shape, tape: Tape, carried: _Carried) -> None:
+        self.shape, self.tape = shape, tape
+        self.d_interfaces = torch.empty_like(tape.interfaces)
+        self.rows, self.interfaces, self.d = numpy(tape.rows), numpy(tape.interfaces), numpy(self.d_interfaces)
+        self.no_row, self.no_memory = numpy(tape.no_row), numpy(tape.no_memory)
+        self.carried = tuple(map(numpy, (carried.memory, carried.link, carried.state, carried.reads)))
+        self.work = np.empty((shape.B, work_size(shape.N, shape.R)), self.rows.dtype)
+        self.memories = tape.rows.new_empty(tape.every + 1, *tape.memory.shape)
+        self.links = tape.rows.new_empty(tape.every, *tape.link.shape)
+        self.replayed = numpy(self.memories), numpy(self.links)
+        self.kernel = kernel("step_backward", shape.threads > 1)
+
+    def step(self, t: int) -> None:
+        """Turns the carried gradients, and leaves the interface's."""
+        shape, every = self.shape, self.tape.every
+        k = t % every
+        if k == every - 1 or t == shape.T - 1:
+            self._replay(t - k, t + 1)
+        memories, links = self.replayed
+        self.kernel(
+            self.rows, self.tape.orders, t, t + 1, self.interfaces[t], self.d[t], memories[k], memories[k + 1],
+            links[k], *self.carried, self.no_row, self.no_memory, shape.alive[t], shape.fresh[t], self.work, shape.N, shape.W,
+            shape.R, shape.through_writes,
+        )  # fmt: skip
+
+    def _replay(self, first: int, last: int) -> None:
+        """Memory and links before every step from `first` to before `last`, from the checkpoint at `first`."""
+        shape, kept = self.shape, first // self.tape.every
+        self.memories[0], self.links[0] = self.tape.memories[kept], self.tape.links[kept]
+        kernel("replay", shape.threads > 1)(
+            self.rows, self.interfaces, first, last, *self.replayed, self.no_row, shape.alive, shape.fresh, shape.N,
+            shape.W, shape.R,
+        )  # fmt: skip
+
+
+class _Controller:
+    """The gradient of the controller, step by step."""
+
+    def __init__(self, shape: Shape, parameters: Parameters, tape: Tape, carried: _Carried) -> None:
+        self.shape, self.carried = shape, carried
+        self.d_gates = [torch.empty_like(gates) for gates in tape.gates]
+        self.steps = [gates.unbind(0) for gates in self.d_gates]
+        self.recurrent = [weight[:, shape.I :] for weight in parameters.weights]
+        self.gates, self.d = list(map(numpy, tape.gates)), list(map(numpy, self.d_gates))
+        self.hidden, self.cells = list(map(numpy, tape.hidden)), list(map(numpy, tape.cells))
+        self.squashed, self.no_cell = list(map(numpy, tape.squashed)), numpy(tape.no_cell)
+        self.bound = self.d[0].dtype.type(shape.bound)
+        self.kernel = kernel("lstm_backward" if shape.recurrent else "feedforward_backward", shape.threads > 1)
+
+    def step(self, t: int, d_hidden: Tensor, dead: Tensor | None, fresh: Tensor | None) -> None:
+        """Turns the carried gradients of h_t and r_t into those of h_{t−1} and r_{t−1}, top layer first."""
+        shape, carried, words = self.shape, self.carried, self.shape.R * self.shape.W
+        layers = d_hidden.split(shape.H, 1)
+        d_reads, d_below = torch.zeros_like(carried.reads), None
+        for layer in reversed(range(shape.layers)):
+            d_own = layers[layer] if d_below is None else layers[layer] + d_below
+            if shape.recurrent:
+                d_own = d_own + carried.hidden[layer]
+            self._unsquash(layer, t, numpy(d_own.contiguous()))
+            by_reads, by_own, d_below = (self.steps[layer][t] @ self.recurrent[layer]).split(
+                [words, shape.H * shape.recurrent, shape.H * (layer > 0)], 1
+            )
+            d_reads += by_reads
+            if shape.recurrent:
+                carried.hidden[layer] = _before(by_own, carried.hidden[layer], dead, fresh)
+        carried.reads.copy_(_before(d_reads, carried.reads, dead, fresh))
+
+    def _unsquash(self, layer: int, t: int, d_own: Array) -> None:
+        shape, d_gates, alive = self.shape, self.d[layer][t], self.shape.alive[t]
+        if not shape.recurrent:
+            self.kernel(d_gates, self.hidden[layer], t + 1, d_own, alive, self.bound)
+            return
+        self.kernel(
+            self.gates[layer][t], d_gates, self.cells[layer], self.squashed[layer][t], t, d_own,
+            numpy(self.carried.cell[layer]), self.no_cell, alive, shape.fresh[t], self.bound, shape.H,
+        )  # fmt: skip
+
+
+def _before(gradient: Tensor, held: Tensor, dead: Tensor | None, fresh: Tensor | None) -> Tensor:
     """The gradient of a step's start: none where a row starts afresh, unchanged where it has ended."""
-    if afresh is not None:
-        gradient = gradient.masked_fill(afresh, 0)
+    if fresh is not None:
+        gradient = gradient.masked_fill(fresh, 0)
     return gradient if dead is None else torch.where(dead, held, gradient)
 
 
 def _collect(
-    shape: Shape, parameters: Parameters, inputs: Tensor, tape: Tape, d_gates: list[Tensor], d_interfaces: Tensor,
+    shape: Shape,
+    parameters: Parameters,
+    inputs: Tensor,
+    tape: Tape,
+    d_gates: list[Tensor],
+    d_interfaces: Tensor,
     carried: _Carried,
-) -> Gradients:  # fmt: skip
-    """The parameters' gradients, each one matrix product over all steps."""
-    T, B, I = shape[:3]
-    fresh = torch.from_numpy(shape.fresh).unsqueeze(-1) if shape.fresh.any() else None
-    reads = tape.reads[:T] if fresh is None else tape.reads[:T].masked_fill(fresh, 0)
-    d_inputs = torch.zeros(T * B, I, dtype=inputs.dtype)
+) -> Gradients:
+    """The gradients of inputs and parameters, each one matrix product over all steps."""
+    fresh = torch.from_numpy(shape.fresh).unsqueeze(-1)
+    reads = tape.reads[:-1].masked_fill(fresh, 0)
+    d_inputs = inputs.new_zeros(shape.T * shape.B, shape.I)
     weights, biases = [], []
     for layer, weight in enumerate(parameters.weights):
-        flat = d_gates[layer].flatten(0, 1)
-        d_inputs.addmm_(flat, weight[:, :I])
-        parts = [inputs, reads]
-        if shape.recurrent:
-            before = tape.hidden[layer][:T]
-            parts.append(before if fresh is None else before.masked_fill(fresh, 0))
-        if layer:
-            parts.append(tape.hidden[layer - 1][1:])
-        weights.append(flat.t() @ torch.cat(parts, -1).flatten(0, 1))
-        biases.append(flat.sum(0))
+        d_gate = d_gates[layer].flatten(0, 1)
+        d_inputs.addmm_(d_gate, weight[:, : shape.I])
+        own = [tape.hidden[layer][:-1].masked_fill(fresh, 0)] if shape.recurrent else []
+        below = [tape.hidden[layer - 1][1:]] if layer else []
+        weights.append(d_gate.t() @ torch.cat([inputs, reads, *own, *below], -1).flatten(0, 1))
+        biases.append(d_gate.sum(0))
     hidden = torch.cat([layer[1:] for layer in tape.hidden], -1).flatten(0, 1)
-    flat = d_interfaces.flatten(0, 1)
-    return Gradients(
-        d_inputs.view_as(inputs),
-        carried.start(shape),
-        Parameters(tuple(weights), tuple(biases), flat.t() @ hidden, flat.sum(0)),
-    )
+    d_interface = d_interfaces.flatten(0, 1)
+    found = Parameters(tuple(weights), tuple(biases), d_interface.t() @ hidden, d_interface.sum(0))
+    return Gradients(d_inputs.unflatten(0, (shape.T, shape.B)), carried.start(), found)

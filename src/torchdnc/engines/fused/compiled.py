@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import importlib.util
 import os
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, Final
 
 import torch
@@ -94,10 +96,17 @@ def kernel(name: str, parallel: bool) -> Callable[..., None]:
     from torchdnc.engines.fused.kernels import batch
     from torchdnc.engines.fused.kernels.options import FAST
 
-    function = _renamed(getattr(batch, name), f"{name}_{'parallel' if parallel else 'serial'}")
+    function = _renamed(getattr(batch, name), f"{name}_{'parallel' if parallel else 'serial'}_{_version()}")
     how: Any = ONLY_LOOPS if parallel else False
-    made: Callable[..., None] = numba.njit(parallel=how, **FAST)(function)
+    made: Callable[..., None] = numba.njit(parallel=how, cache=True, **FAST)(function)
     return made
+
+
+@functools.cache
+def _version() -> str:
+    """A digest of all kernels: numba would keep a compiled kernel when only what it calls has changed."""
+    sources = sorted((Path(__file__).parent / "kernels").glob("*.py"))
+    return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 
 def _renamed(function: Any, name: str) -> Any:

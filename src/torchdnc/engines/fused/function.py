@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -10,63 +11,71 @@ from torch.utils import _pytree as pytree
 
 from torchdnc.engines.fused.backward import backward
 from torchdnc.engines.fused.compiled import using
-from torchdnc.engines.fused.sequence import Parameters, Shape, Start, forward
+from torchdnc.engines.fused.sequence import Parameters, Shape, forward
+from torchdnc.types import DNCState
+
+
+class Call(NamedTuple):
+    """What a call is besides its tensors.
+
+    again: the same call on the reference, for second derivatives; None to refuse them.
+    """
+
+    shape: Shape
+    state_spec: Any
+    parameter_spec: Any
+    again: Callable[[], tuple[Tensor, DNCState]] | None
 
 
 class FusedSequence(torch.autograd.Function):
-    """(features, leaves of the final state) of (inputs, leaves of the start, leaves of the parameters)."""
+    """(features, leaves of the final state) of (inputs, leaves of the first state, leaves of the parameters)."""
 
     @staticmethod
-    def forward(ctx: Any, call: tuple[Shape, Any, Any, Any], inputs: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
-        shape, start_spec, parameter_spec, _ = call
-        count = start_spec.num_leaves
-        start: Start = pytree.tree_unflatten(list(leaves[:count]), start_spec)
-        parameters: Parameters = pytree.tree_unflatten(list(leaves[count:]), parameter_spec)
+    def forward(ctx: Any, call: Call, inputs: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
         keep = any(ctx.needs_input_grad)
-        with using(shape.threads):
-            features, tape, gates, interfaces = forward(shape, parameters, start, inputs, keep)
-        ctx.call = call
-        # The outputs must not be buffers that the tape goes on using.
-        end = tape.end()
+        start, parameters = _grouped(call, leaves)
+        with using(call.shape.threads):
+            features, tape = forward(call.shape, parameters, start, inputs, keep)
         if keep:
-            ctx.tape = tape, gates, interfaces
-            ctx.count = count
+            ctx.call, ctx.tape = call, tape
             ctx.save_for_backward(inputs, *leaves)
-        return features, *pytree.tree_leaves(end)
+        return features, *pytree.tree_leaves(tape.end())
 
     @staticmethod
     def backward(ctx: Any, d_features: Tensor, *d_leaves: Tensor) -> tuple[Tensor | None, ...]:
-        shape, start_spec, parameter_spec, again = ctx.call
+        call: Call = ctx.call
         inputs, *leaves = ctx.saved_tensors
         if torch.is_grad_enabled():
-            return _through_reference(again, ctx.needs_input_grad, inputs, leaves, (d_features, *d_leaves))
-        parameters: Parameters = pytree.tree_unflatten(leaves[ctx.count :], parameter_spec)
-        d_end: Start = pytree.tree_unflatten(list(d_leaves), start_spec)
-        tape, gates, interfaces = ctx.tape
-        with using(shape.threads):
-            gradients = backward(shape, parameters, inputs, tape, gates, interfaces, d_features, d_end)
-        return (
-            None,
-            gradients.inputs,
-            *pytree.tree_leaves(gradients.start),
-            *pytree.tree_leaves(gradients.parameters),
-        )
+            return _through_reference(call, ctx.needs_input_grad, [inputs, *leaves], [d_features, *d_leaves])
+        _, parameters = _grouped(call, leaves)
+        d_end: DNCState = pytree.tree_unflatten(list(d_leaves), call.state_spec)
+        with using(call.shape.threads):
+            found = backward(call.shape, parameters, inputs, ctx.tape, d_features, d_end)
+        return None, found.inputs, *pytree.tree_leaves(found.start), *pytree.tree_leaves(found.parameters)
+
+
+def _grouped(call: Call, leaves: Any) -> tuple[DNCState, Parameters]:
+    count = call.state_spec.num_leaves
+    return (
+        pytree.tree_unflatten(list(leaves[:count]), call.state_spec),
+        pytree.tree_unflatten(list(leaves[count:]), call.parameter_spec),
+    )
 
 
 def _through_reference(
-    again: Any, wanted: tuple[bool, ...], inputs: Tensor, leaves: list[Tensor], d_outputs: tuple[Tensor, ...]
+    call: Call, wanted: tuple[bool, ...], tensors: list[Tensor], d_outputs: list[Tensor]
 ) -> tuple[Tensor | None, ...]:
     """The gradients as a graph of their own, by running the call once more on the reference engine."""
-    if again is None:
+    if call.again is None:
         raise RuntimeError('engine "fused" has no second derivatives (create_graph=True): use engine="reference"')
-    features, state = again()
-    tensors = [inputs, *leaves]
-    found = torch.autograd.grad(
-        [features, *pytree.tree_leaves(state)],
-        [tensor for tensor, want in zip(tensors, wanted[1:], strict=True) if want],
-        d_outputs,
-        create_graph=True,
-        allow_unused=True,
+    features, state = call.again()
+    gradients = iter(
+        torch.autograd.grad(
+            [features, *pytree.tree_leaves(state)],
+            [tensor for tensor, want in zip(tensors, wanted[1:], strict=True) if want],
+            d_outputs,
+            create_graph=True,
+            allow_unused=True,
+        )
     )
-    gradients = iter(found)
     return None, *(next(gradients) if want else None for want in wanted[1:])

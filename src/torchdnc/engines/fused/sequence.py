@@ -1,4 +1,4 @@
-"""A whole sequence forward and backward: PyTorch's matrix products, compiled kernels for everything else."""
+"""A sequence forward: PyTorch's matrix products, compiled kernels for everything else. Backward: `backward.py`."""
 
 from __future__ import annotations
 
@@ -10,16 +10,20 @@ import torch
 from torch import Tensor
 
 from torchdnc.engines.fused.compiled import kernel
-from torchdnc.engines.fused.kernels.layout import tape_size, work_size
-from torchdnc.types import MemoryState
+from torchdnc.engines.fused.kernels.layout import tape_parts, tape_size, work_size
+from torchdnc.ops.content import COSINE_EPSILON
+from torchdnc.types import DNCState, LSTMState, MemoryState
 
 Array = np.ndarray[Any, Any]
 
-COSINE_EPSILON = 1e-6
-
 
 class Shape(NamedTuple):
-    """Sizes of a call, and what does not change within it."""
+    """Sizes of a call, and what does not change within it.
+
+    layers: of the controller; recurrent: it is an LSTM; through_writes: gradients flow from the usage into the write
+    weights before; bound: of the activations' gradients; alive [T, B]: before a row's end; fresh [T, B]: rows that
+    start afresh, never past their end.
+    """
 
     T: int
     B: int
@@ -46,59 +50,66 @@ class Parameters(NamedTuple):
     interface_bias: Tensor
 
 
-class Start(NamedTuple):
-    """The state before the first step."""
+def numpy(tensor: Tensor) -> Array:
+    """The tensor's numbers, shared."""
+    array: Array = tensor.detach().numpy()
+    return array
 
-    hidden: tuple[Tensor, ...]
-    cell: tuple[Tensor, ...]
-    memory: MemoryState
-    read_words: Tensor
+
+def parts_of(rows: Tensor, shape: Shape) -> tuple[Tensor, ...]:
+    """`tape_parts` of many rows at once: views with the parts along the last dimension."""
+    return tuple(part.movedim(0, -1) for part in tape_parts.py_func(rows.movedim(-1, 0), shape.N, shape.R))
 
 
 class Tape:
     """What forward leaves for backward. Memory and links are kept every √T steps only, and replayed between."""
 
-    def __init__(self, shape: Shape, start: Start, keep: bool) -> None:
-        self.shape, self.keep = shape, keep
-        T, B, _, H, N, W, R = shape[:7]
-        self.places = T + 1 if keep else 2
-        self.every = max(1, math.isqrt(T))
-        make = start.read_words.new_empty
-        self.rows = make(self.places, B, tape_size(N, R))
-        self.orders = np.empty((self.places, B, N), np.int32)
-        self.reads = make(self.places, B, R * W)
-        self.hidden = [make(self.places, B, H) for _ in range(shape.layers)]
-        self.cells = [make(self.places, B, H) for _ in start.cell]
-        self.squashed = [make(T if keep else 1, B, H) for _ in start.cell]
-        self.memory = start.memory.memory.reshape(B, N * W).clone()
-        self.link = start.memory.link.reshape(B, N * N).clone()
+    def __init__(self, shape: Shape, start: DNCState, inputs: Tensor, parameters: Parameters, keep: bool) -> None:
+        self.shape, self.keep, self.every = shape, keep, max(1, math.isqrt(shape.T))
+        T, B, H, N = shape.T, shape.B, shape.H, shape.N
+        places, steps = (T + 1, T) if keep else (2, 1)
+        make = inputs.new_empty
+        self.rows = make(places, B, tape_size(N, shape.R))
+        self.orders = np.empty((places, B, N), np.int32)
+        self.reads = make(places, B, shape.R * shape.W)
+        self.hidden = [make(places, B, H) for _ in range(shape.layers)]
+        self.cells = [make(places, B, H) for _ in range(shape.layers * shape.recurrent)]
+        self.squashed = [make(steps, B, H) for _ in self.cells]
+        self.memory = start.memory.memory.flatten(1).clone()
+        self.link = start.memory.link.flatten(1).clone()
         self.memories: list[Tensor] = []
         self.links: list[Tensor] = []
-        self.no_cell = self.rows.new_zeros(H)
-        self.no_memory = self.rows.new_zeros(N * W)
-        self.zeros = self.rows.new_zeros(tape_size(N, R))
-        self.zeros[3 * N : 4 * N] = math.sqrt(COSINE_EPSILON)
+        # What a row that starts afresh comes from. An empty slot has the length sqrt(ε).
+        self.no_cell, self.no_memory = inputs.new_zeros(H), inputs.new_zeros(N * shape.W)
+        self.no_row = inputs.new_zeros(tape_size(N, shape.R))
+        parts_of(self.no_row, shape)[3].fill_(math.sqrt(COSINE_EPSILON))
+        # The inputs' share of every layer, one product for all steps; the loop adds the rest.
+        flat = inputs.reshape(T * B, shape.I)
+        self.gates = [
+            torch.addmm(bias, flat, weight[:, : shape.I].t()).unflatten(0, (T, B))
+            for weight, bias in zip(parameters.weights, parameters.biases, strict=True)
+        ]
+        self.interfaces = make(T, B, len(parameters.interface))
         self._begin(start)
 
-    def _begin(self, start: Start) -> None:
-        _, B, _, _, N, W, R = self.shape[:7]
+    def _begin(self, start: DNCState) -> None:
         memory = start.memory
-        row = self.rows[0]
-        row[:, :N], row[:, N : 2 * N], row[:, 2 * N : 3 * N] = (
-            memory.usage,
-            memory.write_weights,
-            memory.precedence,
-        )
-        row[:, 3 * N : 4 * N] = (memory.memory.square().sum(-1) + COSINE_EPSILON).sqrt()
-        row[:, 5 * N : 5 * N + R * N] = memory.read_weights.reshape(B, R * N)
-        self.orders[0] = np.arange(N)
-        self.reads[0] = start.read_words.reshape(B, R * W)
-        # A feedforward controller keeps activations on the tape, and starts from none.
-        for buffer, value in zip((*self.hidden, *self.cells), (*start.hidden, *start.cell), strict=False):
-            buffer[0] = value
+        usage, write_weights, precedence, lengths, _, read_weights, _ = parts_of(self.rows[0], self.shape)
+        usage.copy_(memory.usage)
+        write_weights.copy_(memory.write_weights)
+        precedence.copy_(memory.precedence)
+        lengths.copy_((memory.memory.square().sum(-1) + COSINE_EPSILON).sqrt())
+        read_weights.copy_(memory.read_weights.flatten(1))
+        self.orders[0] = np.arange(self.shape.N)
+        self.reads[0] = start.read_words.flatten(1)
+        if self.shape.recurrent:
+            for buffer, value in zip(
+                (*self.hidden, *self.cells), (*start.controller[0], *start.controller[1]), strict=True
+            ):
+                buffer[0] = value
 
     def place(self, t: int) -> int:
-        """Where step t's values lie, counting the start as 0."""
+        """Where the values after t steps lie."""
         return t if self.keep else t % 2
 
     def checkpoint(self, t: int) -> None:
@@ -107,128 +118,104 @@ class Tape:
             self.memories.append(self.memory.clone())
             self.links.append(self.link.clone())
 
-    def end(self) -> Start:
-        """The state after the last step, in tensors of its own."""
-        T, B, _, _, N, W, R = self.shape[:7]
-        d = self.place(T)
-        row = self.rows[d]
+    def end(self) -> DNCState:
+        """The state after the last step, sharing nothing that backward reads."""
+        shape = self.shape
+        last = self.place(shape.T)
+        usage, write_weights, precedence, _, _, read_weights, _ = parts_of(self.rows[last], shape)
         memory = MemoryState(
-            memory=self.memory.view(B, N, W),
-            usage=row[:, :N].clone(),
-            precedence=row[:, 2 * N : 3 * N].clone(),
-            link=self.link.view(B, N, N),
-            write_weights=row[:, N : 2 * N].clone(),
-            read_weights=row[:, 5 * N : 5 * N + R * N].reshape(B, R, N).clone(),
+            memory=self.memory.unflatten(1, (shape.N, shape.W)),
+            usage=usage.clone(),
+            precedence=precedence.clone(),
+            link=self.link.unflatten(1, (shape.N, shape.N)),
+            write_weights=write_weights.clone(),
+            read_weights=read_weights.unflatten(1, (shape.R, shape.N)).clone(),
         )
-        hidden = tuple(buffer[d].clone() for buffer in self.hidden) if self.cells else ()
-        cell = tuple(buffer[d].clone() for buffer in self.cells)
-        return Start(hidden, cell, memory, self.reads[d].view(B, R, W).clone())
+        hidden, cell = (tuple(buffer[last].clone() for buffer in each) for each in (self.hidden, self.cells))
+        controller = LSTMState(hidden, cell) if shape.recurrent else ()
+        return DNCState(controller, memory, self.reads[last].unflatten(1, (shape.R, shape.W)).clone())
 
 
-def forward(
-    shape: Shape, parameters: Parameters, start: Start, inputs: Tensor, keep: bool
-) -> tuple[Tensor, Tape, list[Tensor], Tensor]:
-    """Features [T, B, layers·H + R·W], the tape, and every layer's squashed gates and the interfaces.
-
-    The inputs' share of every layer is one matrix product before the loop.
-    """
-    T, B, I, H, N, W, R = shape[:7]
-    tape = Tape(shape, start, keep)
-    gates = [
-        torch.addmm(bias, inputs.reshape(T * B, I), weight[:, :I].t()).unflatten(0, (T, B))
-        for weight, bias in zip(parameters.weights, parameters.biases, strict=True)
-    ]
-    columns = [_columns(shape, weight[:, I:].t(), layer) for layer, weight in enumerate(parameters.weights)]
-    interfaces = inputs.new_empty(T, B, parameters.interface.shape[0])
-    features = inputs.new_empty(T, B, shape.layers * H + R * W)
-    work = np.empty((B, work_size(N, R)), _numpy(inputs).dtype)
-    bits = np.empty((B, max(N, 4 * H)), np.int32)
-    arrays = [_numpy(tensor) for tensor in (tape.rows, tape.memory, tape.link, tape.reads, tape.zeros)]
-    rows, memory, link, reads, zeros = arrays
-    to_interface = parameters.interface.t()
-    any_fresh: Array = np.any(shape.fresh, axis=1)
-    step = kernel("step", shape.threads > 1)
-    for t in range(T):
-        s, d = tape.place(t), tape.place(t + 1)
-        alive, fresh = shape.alive[t], shape.fresh[t]
+def forward(shape: Shape, parameters: Parameters, start: DNCState, inputs: Tensor, keep: bool) -> tuple[Tensor, Tape]:
+    """Features [T, B, layers·H + R·W] and the tape; without `keep` the tape holds the last state only."""
+    tape = Tape(shape, start, inputs, parameters, keep)
+    features = inputs.new_empty(shape.T, shape.B, shape.layers * shape.H + shape.R * shape.W)
+    controller, memory = _Controller(shape, parameters, tape), _Memory(shape, tape)
+    to_interface, interfaces = parameters.interface.t(), tape.interfaces.unbind(0)
+    for t in range(shape.T):
         tape.checkpoint(t)
-        mask = torch.from_numpy(fresh).unsqueeze(-1) if any_fresh[t] else None
-        for layer in range(shape.layers):
-            _layer(shape, tape, layer, gates[layer][t], columns[layer], (s, d, t), mask, alive, fresh, bits)
-        hidden = [tape.hidden[layer][d] for layer in range(shape.layers)]
-        torch.addmm(
-            parameters.interface_bias, torch.cat(hidden, 1) if len(hidden) > 1 else hidden[0], to_interface,
-            out=interfaces[t],
+        before, now = tape.place(t), tape.place(t + 1)
+        hidden = controller.step(t, before, now)
+        torch.addmm(parameters.interface_bias, hidden, to_interface, out=interfaces[t])
+        memory.step(t, before, now)
+        torch.cat([hidden, tape.reads[now]], 1, out=features[t])
+    return features, tape
+
+
+class _Controller:
+    """The layers of the controller, step by step."""
+
+    def __init__(self, shape: Shape, parameters: Parameters, tape: Tape) -> None:
+        self.shape, self.tape = shape, tape
+        words, own = shape.R * shape.W, shape.H * shape.recurrent
+        # The columns of each weight that meet the reads, the layer's own h, and the h of the layer below.
+        self.columns = [
+            tuple(part.t() for part in weight[:, shape.I :].split([words, own, shape.H * (layer > 0)], 1))
+            for layer, weight in enumerate(parameters.weights)
+        ]
+        self.steps = [gates.unbind(0) for gates in tape.gates]
+        self.gates, self.hidden = list(map(numpy, tape.gates)), list(map(numpy, tape.hidden))
+        self.cells, self.squashed = list(map(numpy, tape.cells)), list(map(numpy, tape.squashed))
+        self.no_cell = numpy(tape.no_cell)
+        self.bits = np.empty((shape.B, 4 * shape.H), np.int32)
+        self.any_fresh: Array = np.any(shape.fresh, axis=1)
+        self.kernel = kernel("lstm" if shape.recurrent else "feedforward", shape.threads > 1)
+
+    def step(self, t: int, before: int, now: int) -> Tensor:
+        """h of every layer, side by side [B, layers·H]."""
+        tape = self.tape
+        mask = torch.from_numpy(self.shape.fresh[t]).unsqueeze(-1) if self.any_fresh[t] else None
+        reads = _masked(tape.reads[before], mask)
+        for layer, (by_reads, by_own, by_below) in enumerate(self.columns):
+            gates = self.steps[layer][t].addmm_(reads, by_reads)
+            if self.shape.recurrent:
+                gates.addmm_(_masked(tape.hidden[layer][before], mask), by_own)
+            if layer:
+                gates.addmm_(tape.hidden[layer - 1][now], by_below)
+            self._squash(layer, t, before, now)
+        return torch.cat([hidden[now] for hidden in tape.hidden], 1)
+
+    def _squash(self, layer: int, t: int, before: int, now: int) -> None:
+        shape, gates, hidden = self.shape, self.gates[layer][t], self.hidden[layer]
+        alive = shape.alive[t]
+        if not shape.recurrent:
+            self.kernel(gates, hidden, now, alive, self.bits)
+            return
+        squashed = self.squashed[layer][t if self.tape.keep else 0]
+        self.kernel(
+            gates, self.cells[layer], squashed, hidden, before, now, self.no_cell, alive, shape.fresh[t], self.bits,
+            shape.H,
         )  # fmt: skip
-        step(
-            rows,
-            tape.orders,
-            s,
-            d,
-            _numpy(interfaces[t]),
-            memory,
-            link,
-            reads,
-            zeros,
-            alive,
-            fresh,
-            work,
-            bits,
-            N,
-            W,
-            R,
-        )
-        if not keep:
-            torch.cat([*hidden, tape.reads[d]], 1, out=features[t])
-    if keep:
-        torch.cat([*(hidden[1:] for hidden in tape.hidden), tape.reads[1:]], -1, out=features)
-    return features, tape, gates, interfaces
 
 
-def _numpy(tensor: Tensor) -> Array:
-    array: Array = tensor.detach().numpy()
-    return array
+class _Memory:
+    """The memory, step by step."""
 
+    def __init__(self, shape: Shape, tape: Tape) -> None:
+        self.shape, self.orders = shape, tape.orders
+        self.rows, self.memory, self.link, self.reads = map(numpy, (tape.rows, tape.memory, tape.link, tape.reads))
+        self.interfaces, self.no_row = numpy(tape.interfaces), numpy(tape.no_row)
+        self.work = np.empty((shape.B, work_size(shape.N, shape.R)), self.rows.dtype)
+        self.bits = np.empty((shape.B, shape.N), np.int32)
+        self.kernel = kernel("step", shape.threads > 1)
 
-def _columns(shape: Shape, weight: Tensor, layer: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-    """The rows of a layer's weight (without the inputs') that meet the reads, its own h and the h below."""
-    words, own = shape.R * shape.W, shape.H if shape.recurrent else 0
-    return (
-        weight[:words],
-        weight[words : words + own] if own else None,
-        weight[words + own :] if layer else None,
-    )
-
-
-def _layer(
-    shape: Shape,
-    tape: Tape,
-    layer: int,
-    gates: Tensor,
-    columns: tuple[Tensor, Tensor | None, Tensor | None],
-    places: tuple[int, int, int],
-    mask: Tensor | None,
-    alive: Array,
-    fresh: Array,
-    bits: Array,
-) -> None:
-    """One layer of the controller at one step; a row that starts afresh has no h and no reads before."""
-    s, d, t = places
-    by_reads, by_own, by_below = columns
-    gates.addmm_(_masked(tape.reads[s], mask), by_reads)
-    if by_own is not None:
-        gates.addmm_(_masked(tape.hidden[layer][s], mask), by_own)
-    if by_below is not None:
-        gates.addmm_(tape.hidden[layer - 1][d], by_below)
-    hidden = _numpy(tape.hidden[layer])
-    if not shape.recurrent:
-        kernel("feedforward", shape.threads > 1)(_numpy(gates), hidden, d, alive, bits)
-        return
-    squashed = _numpy(tape.squashed[layer][t if tape.keep else 0])
-    kernel("lstm", shape.threads > 1)(
-        _numpy(gates), _numpy(tape.cells[layer]), squashed, hidden, s, d, _numpy(tape.no_cell), alive, fresh, bits,
-        shape.H,
-    )  # fmt: skip
+    def step(self, t: int, before: int, now: int) -> None:
+        """One step of every row."""
+        shape = self.shape
+        self.kernel(
+            self.rows, self.orders, before, now, self.interfaces[t], self.memory, self.link, self.reads, self.no_row,
+            shape.alive[t], shape.fresh[t], self.work, self.bits, shape.N, shape.W, shape.R,
+        )  # fmt: skip
 
 
 def _masked(tensor: Tensor, mask: Tensor | None) -> Tensor:

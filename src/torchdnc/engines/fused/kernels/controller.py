@@ -36,12 +36,6 @@ def lstm_row_backward(gates, d_gates, cell_prev, squashed, d_hidden, d_cell, bou
 
 
 @njit(**FAST)
-def tanh_row(gates, hidden, bits):
-    """h := tanh(a), the feedforward layer."""
-    tanh_into(gates, hidden, bits)
-
-
-@njit(**FAST)
 def tanh_row_backward(d_gates, hidden, d_hidden, bound):
     """d_gates: of a, where h = tanh(a); d_hidden is clipped to the bound."""
     one = hidden.dtype.type(1)

@@ -7,6 +7,5 @@ FAST: Final[dict[str, Any]] = {
     "fastmath": {"reassoc", "contract", "nsz"},
     "error_model": "numpy",
     "nogil": True,
-    "cache": True,
 }
 EXACT: Final[dict[str, Any]] = FAST | {"fastmath": False}

@@ -6,10 +6,9 @@ import numpy as np
 from numba import njit
 
 from torchdnc.engines.fused.kernels.options import EXACT, FAST
+from torchdnc.ops.content import COSINE_EPSILON
 
-# As in ops.content: an empty row or key has this squared length.
-COSINE_EPSILON = 1e-6
-# Below this e^x is under the smallest normal float32, and the exponent bits would wrap around.
+# Below this 2^x is under the smallest normal float32, and the exponent bits would wrap around.
 LEAST_EXPONENT = -126.0
 # tanh by its series up to here: the quotient of exponentials would lose the digits of small numbers.
 SMALL = 0.35
