@@ -1,27 +1,27 @@
 """Trains and tests what docs/results.md reports: python benchmarks/learning.py [NAME ...]; none means all.
 
-Runs are kept in runs/results/NAME and gone on with where they stopped. Each study writes results/NAME.json,
-then the page is written anew from all of them.
+Runs are kept in runs/results/NAME and gone on with where they stopped; to train anew, delete that folder. Each study
+writes results/NAME.json, which tells what its folder holds, then the page is written anew from all of them.
 """
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pages
 
-from torchdnc.training import evaluate_run, find_recipe, load_recipe
-from torchdnc.training.checkpoint import write_atomically
+from torchdnc.training import Progress, Reporter, RunConfig, evaluate_run, find_recipe, load_recipe
 from torchdnc.training.console import Lines
-from torchdnc.training.environment import environment
+from torchdnc.training.folder import read_config
 from torchdnc.training.plain import to_plain
-from torchdnc.training.seeds import SEEDS, resume_seeds, train_seeds
+from torchdnc.training.seeds import SEEDS, SeedRun, read_seeds, resume_seeds, train_seeds
 
 RUNS = pages.ROOT / "runs" / "results"
+COMMITS = "commits.txt"
 
 
 @dataclass(frozen=True)
@@ -30,12 +30,12 @@ class Study:
 
     recipe: str
     seeds: int
-    tests: dict[str, dict[str, int]] = field(default_factory=lambda: {"test": {}})
+    tests: dict[str, dict[str, Any]] = field(default_factory=lambda: {"test": {}})
     """Name -> what differs from the recipe: length, memory_size."""
 
 
 STUDIES = {
-    "copy": Study("copy-demo", 5, {"lengths 1 to 10": {}, "length 20": {"length": 20, "memory_size": 32}}),
+    "copy": Study("copy-demo", 5, {"lengths 1 to 10": {}, "length 20, 32 slots": {"length": 20, "memory_size": 32}}),
     "repeat-copy": Study("repeat-copy", 3),
     "associative-recall": Study("associative-recall", 3),
     "babi-1": Study("babi-1", 1),
@@ -43,27 +43,65 @@ STUDIES = {
 }
 
 
-def run(name: str) -> None:
-    """Trains, tests, writes results/NAME.json."""
+class Commits(Reporter):
+    """Notes in a run's folder each commit that it was trained by."""
+
+    def __init__(self, commit: str) -> None:
+        self.commit = commit
+
+    def started(self, config: RunConfig, run_dir: Path, progress: Progress) -> None:
+        with open(run_dir / COMMITS, "a") as file:
+            file.write(f"{self.commit}\n")
+
+
+def run(name: str, commit: str) -> None:
+    """Trains, tests, writes results/NAME.json and the page."""
     study, folder = STUDIES[name], RUNS / name
-    recipe = load_recipe(find_recipe(study.recipe))
+    reporters = [Lines(), Commits(commit)]
     if (folder / SEEDS).exists():
-        runs, interrupted = resume_seeds(folder, lambda _: [Lines()])
+        _, interrupted = resume_seeds(folder, lambda _: reporters)
     else:
-        runs, interrupted = train_seeds(recipe, folder, study.seeds, lambda _: [Lines()])
+        recipe = load_recipe(find_recipe(study.recipe))
+        _, interrupted = train_seeds(recipe, folder, study.seeds, lambda _: reporters)
     if interrupted is not None:
         sys.exit(f"interrupted: the same command goes on with {folder}")
-    record = {
+    pages.publish(name, record(name, folder, commit))
+
+
+def record(name: str, folder: Path, commit: str) -> dict[str, Any]:
+    """What the runs in a folder were, by their own files, and how they do in the study's tests, run by this commit."""
+    config, _, runs = read_seeds(folder)
+    seeds = {run.seed: folder / f"seed-{run.seed}" for run in runs}
+    commits = [line for seed in seeds.values() for line in _commits(seed)]
+    return {
         "command": f"python benchmarks/learning.py {name}",
-        "commit": pages.commit(),
-        "environment": environment(recipe),
-        "recipe": recipe.to_dict(),
-        "runs": [to_plain(seed) | {"tests": _tests(study, folder / f"seed-{seed.seed}")} for seed in runs],
+        "commit": _all([*commits, commit]),
+        "environment": _merged([read_config(seed)[1] for seed in seeds.values()]),
+        "recipe": config.to_dict(),
+        "runs": [to_plain(run) | {"tests": _tests(STUDIES[name], run, seeds[run.seed])} for run in runs],
     }
-    write_atomically(pages.RESULTS / f"{name}.json", json.dumps(record, indent=2).encode() + b"\n")
 
 
-def _tests(study: Study, folder: Path) -> dict[str, Any]:
+def _commits(folder: Path) -> list[str]:
+    path = folder / COMMITS
+    return path.read_text().splitlines() if path.exists() else ["unknown"]
+
+
+def _merged(environments: list[dict[str, Any]]) -> dict[str, Any]:
+    """One environment; where some differ, every value."""
+    names = dict.fromkeys(name for each in environments for name in each)
+    return {name: _all(each.get(name, "unknown") for each in environments) for name in names}
+
+
+def _all(values: Iterable[Any]) -> Any:
+    """The one value, or a text of the different ones."""
+    different = list(dict.fromkeys(values))
+    return different[0] if len(different) == 1 else " / ".join(map(str, different))
+
+
+def _tests(study: Study, run: SeedRun, folder: Path) -> dict[str, Any]:
+    if run.status == "failed":
+        return {}
     return {name: evaluate_run(folder, **change) for name, change in study.tests.items()}
 
 
@@ -74,9 +112,10 @@ def main() -> None:
     if unknown:
         print(f"NAME must be one of {', '.join(STUDIES)}, got {unknown[0]}", file=sys.stderr)
         sys.exit(2)
+    # Before the first result is written: a result in a checkout of a commit makes the rest of it no other.
+    commit = pages.commit()
     for name in names:
-        run(name)
-        pages.write()
+        run(name, commit)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from torchdnc.training.checkpoint import write_atomically
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "results"
 PAGE = ROOT / "docs" / "results.md"
@@ -16,8 +18,9 @@ HEAD = """# Results
 
 Written by `python benchmarks/pages.py` from `results/*.json`, each of which the command named with it made. A
 seed is "solved" when its validation score reached the recipe's goal; scores are on test sequences, which no
-run was chosen by.
+run was chosen by. A seed "failed" when its loss was no longer a number.
 """
+NONE = "–"
 SCORES = {
     "wrong_bits": ("wrong bits, %", 100),
     "wrong_bits_per_sequence": ("wrong bits per sequence", 1),
@@ -34,6 +37,13 @@ def commit() -> str:
     return told.stdout.strip() or "unknown"
 
 
+def publish(name: str, record: dict[str, Any]) -> None:
+    """Writes results/NAME.json, then the page from all of them."""
+    RESULTS.mkdir(exist_ok=True)
+    write_atomically(RESULTS / f"{name}.json", json.dumps(record, indent=2).encode() + b"\n")
+    write()
+
+
 def write() -> None:
     """Writes the page."""
     sections = [HEAD]
@@ -41,7 +51,7 @@ def write() -> None:
         record = json.loads(path.read_text())
         section = _speed if "rows" in record else _learning
         sections.append("\n".join(section(path.stem, record)))
-    PAGE.write_text("\n".join(sections))
+    write_atomically(PAGE, "\n".join(sections).encode())
 
 
 def _learning(name: str, record: dict[str, Any]) -> Iterator[str]:
@@ -49,16 +59,26 @@ def _learning(name: str, record: dict[str, Any]) -> Iterator[str]:
     yield f"## {name}\n"
     yield f"`{record['command']}`, commit {record['commit']}; {where['machine']}, {where['threads']} thread(s),"
     yield f"torch {where['torch']}, engine {where['engine']}. {_goal(record)}\n"
-    tests = record["runs"][0]["tests"]
-    goal = record["recipe"]["goal"]["metric"]
-    columns = [(test, score) for test in tests for score in tests[test] if _shown(score, goal)]
+    columns = _columns(record)
     yield _row("seed", "ended", "steps", "seconds", *(_title(test, score) for test, score in columns))
     yield _row(*["---"] * (4 + len(columns)))
     for run in record["runs"]:
-        scores = (_value(score, run["tests"][test][score]) for test, score in columns)
-        yield _row(run["seed"], run["status"], run["step"], f"{run['seconds']:.0f}", *scores)
+        yield _row(*_outcome(run), *(_value(run, *column) for column in columns))
     solved = sum(run["status"] == "solved" for run in record["runs"])
     yield f"\nSolved: {solved} of {len(record['runs'])}.\n"
+
+
+def _columns(record: dict[str, Any]) -> list[tuple[str, str]]:
+    """Tests and their scores, of whichever seeds have them."""
+    goal = record["recipe"]["goal"]["metric"]
+    scored = ((test, score) for run in record["runs"] for test, scores in run["tests"].items() for score in scores)
+    return list(dict.fromkeys((test, score) for test, score in scored if _shown(score, goal)))
+
+
+def _outcome(run: dict[str, Any]) -> tuple[object, ...]:
+    if run["status"] == "failed":
+        return run["seed"], run["status"], NONE, NONE
+    return run["seed"], run["status"], run["step"], f"{run['seconds']:.0f}"
 
 
 def _goal(record: dict[str, Any]) -> str:
@@ -75,8 +95,9 @@ def _title(test: str, score: str) -> str:
     return label if test == "test" else f"{label}, {test}"
 
 
-def _value(score: str, value: float) -> str:
-    return f"{value * SCORES.get(score, ('', 100))[1]:.4g}"
+def _value(run: dict[str, Any], test: str, score: str) -> str:
+    value = run["tests"].get(test, {}).get(score)
+    return NONE if value is None else f"{value * SCORES.get(score, ('', 100))[1]:.4g}"
 
 
 def _speed(name: str, record: dict[str, Any]) -> Iterator[str]:

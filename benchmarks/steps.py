@@ -6,7 +6,6 @@ figures are medians over the rounds, the ratios medians of the rounds' ratios.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 import time
@@ -21,7 +20,6 @@ from torchdnc import DNC
 from torchdnc.training.environment import machine
 
 ROUNDS = 11
-RESULT = pages.RESULTS / "steps.json"
 
 
 class Size(NamedTuple):
@@ -65,8 +63,10 @@ def seconds(call: Callable[[nn.Module, Tensor], None], model: nn.Module, inputs:
 def models(size: Size) -> dict[str, nn.Module]:
     """What is timed: the same DNC on each engine, and the LSTM."""
     torch.manual_seed(0)
-    sizes = {"memory_size": size.N, "word_size": size.W, "read_heads": size.R}
-    dncs = {engine: DNC(size.I, size.H, engine=engine, **sizes) for engine in ("reference", "fused")}
+    dncs = {
+        engine: DNC(size.I, size.H, memory_size=size.N, word_size=size.W, read_heads=size.R, engine=engine)
+        for engine in ("reference", "fused")
+    }
     return {**dncs, "nn.LSTM": nn.LSTM(size.I, size.H)}
 
 
@@ -85,8 +85,8 @@ def measure(size: Size, call: Callable[[nn.Module, Tensor], None]) -> dict[str, 
 
 
 def main() -> None:
-    """Measures, prints a table, writes the file."""
-    rows = []
+    """Measures, prints a table, writes results/steps.json and the page."""
+    commit, rows = pages.commit(), []
     for name, size in SIZES.items():
         for call in (forward, train):
             found = measure(size, call)
@@ -95,7 +95,7 @@ def main() -> None:
     record = {
         "command": "make bench",
         "seed": 0,
-        "commit": pages.commit(),
+        "commit": commit,
         "machine": machine(),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
@@ -104,10 +104,8 @@ def main() -> None:
         "sizes": {name: size._asdict() for name, size in SIZES.items()},
         "rows": rows,
     }
-    RESULT.parent.mkdir(exist_ok=True)
-    RESULT.write_text(json.dumps(record, indent=2) + "\n")
-    pages.write()
-    print(f"written to {RESULT}", file=sys.stderr)
+    pages.publish("steps", record)
+    print(f"written to {pages.RESULTS / 'steps.json'}", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -122,9 +123,9 @@ def test_resume(capsys: pytest.CaptureFixture[str], recipe: str) -> None:
 
 
 def test_unreached_goal_is_said(capsys: pytest.CaptureFixture[str]) -> None:
-    assert run("train", written(tiny(goal=Goal("perfect", -1)), "r.toml")) == 0
-    assert "the goal was not reached: perfect at most -1" in capsys.readouterr().out
-    assert run("train", written(tiny(goal=Goal("perfect", 1)), "r.toml")) == 0
+    assert run("train", written(tiny(goal=Goal("wrong_bits", -1)), "r.toml")) == 0
+    assert "the goal was not reached: wrong_bits at most -1" in capsys.readouterr().out
+    assert run("train", written(tiny(goal=Goal("wrong_bits", 1)), "r.toml")) == 0
     assert "solved at step 5" in capsys.readouterr().out
 
 
@@ -141,14 +142,14 @@ def test_unreached_goal_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         ),
         ("train tiny.toml --steps many", "Error parsing --steps: invalid literal for int()"),
         ("train tiny.toml --steps 0", "steps must be at least 1, got 0"),
-        ("train tiny.toml --task.bits 0", "bits must be a whole number of at least 1, got 0"),
+        ("train tiny.toml --task.bits 0", "bits must be at least 1, got 0"),
         ("train tiny.toml --model.hidden-size 0", "hidden_size must be at least 1, got 0"),
         ("train tiny.toml --model.controller gru", "invalid choice 'gru'"),
         ("train tiny.toml --optimizer.momentum 0.9", 'momentum belongs to "rmsprop", got 0.9 with "adam"'),
         ("train tiny.toml --optimizer.clip-value 3", "exclude each other, got 10.0 and 3.0"),
         ("train tiny.toml --out full", "full must be a new or empty folder"),
         ("train tiny.toml --out full --seeds 2", "full must be a new or empty folder"),
-        ("train tiny.toml --seeds 0", "count must be at least 1, got 0"),
+        ("train tiny.toml --seeds 0", "seeds must be at least 1, got 0"),
         ("train tiny.toml --resume full", "Unrecognized options: tiny.toml"),
         ("train --resume none", "none holds no run: it has no config.json"),
         ("train --resume full --seed 3", "Unrecognized options: --seed"),
@@ -159,7 +160,7 @@ def test_unreached_goal_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         ("eval", "Missing from torchdnc eval: PATH"),
         ("eval none", "none holds no run"),
         ("eval full --memory-size 8", "memory_size cannot be set: the model of full (lstm) has no memory"),
-        ("eval full --sequences 0", "sequences must be a whole number of at least 1, got 0"),
+        ("eval full --sequences 0", "sequences must be at least 1, got 0"),
         ("eval full --data-dir here", "data_dir cannot be set: the task of full (copy) reads no data"),
         ("train tiny.toml --data-dir here", "Unrecognized options: --task.data-dir, here"),
         ("train babi --data-dir here", "there is no qa1_*_train.txt in here/"),
@@ -252,6 +253,22 @@ def test_eval(capsys: pytest.CaptureFixture[str]) -> None:
     assert [line.split() for line in lines] == [[name, f"{value:.4g}"] for name, value in expected.items()]
 
 
+def test_eval_with_too_many_slots(capsys: pytest.CaptureFixture[str]) -> None:
+    uninterrupted(Path("run"), steps=1)
+    assert "memory_size must be small enough" in refusal(capsys, "eval", "run", "--memory-size", "100000000")
+
+
+@pytest.mark.parametrize("arguments", ["tasks copy", "train --help", "eval --help"])
+def test_closed_pipe(arguments: str) -> None:
+    """The reader is gone before a line is written: no complaint."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "torchdnc.cli", *arguments.split()]
+    ended = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (128 + signal.SIGPIPE, b"")
+
+
 def test_tasks(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("tasks") == 0
     assert [line.split()[0] for line in capsys.readouterr().out.splitlines()] == list(TASKS)
@@ -302,7 +319,7 @@ def test_data_out_of_reach(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 def test_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     solved, unsolved = (
-        written(tiny(goal=Goal("perfect", bound), batch_size=100), f"{bound}.toml") for bound in (1, -1)
+        written(tiny(goal=Goal("wrong_bits", bound), batch_size=100), f"{bound}.toml") for bound in (1, -1)
     )
     monkeypatch.setattr(cli, "find_recipe", lambda name: Path({"copy-demo": solved}[name]))
     assert run("demo", "--out", "demo") == 0

@@ -12,11 +12,11 @@ import torchdnc
 PACKAGE = Path(torchdnc.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-LAYERS = ["types", "ops", "engines", "nn", "training", "studies", "cli"]
+LAYERS = ["types", "checks", "ops", "engines", "nn", "training", "studies", "cli"]
 """Each may import those before it."""
 DATA = ["tasks", "inspector"]
-"""These import `types` alone; from `training` on they may be imported."""
-MAY_IMPORT = {part: {"types"} for part in DATA}
+"""These import `types` and `checks` alone; from `training` on they may be imported."""
+MAY_IMPORT = {part: {"types", "checks"} for part in DATA}
 MAY_IMPORT |= {part: set(LAYERS[:place]) for place, part in enumerate(LAYERS)}
 for later in LAYERS[LAYERS.index("training") :]:
     MAY_IMPORT[later] |= set(DATA)
@@ -101,6 +101,7 @@ def test_imports_go_one_way(path):
     [
         ("torchdnc.types", "from torchdnc import ops"),
         ("torchdnc.types", "import torchdnc.ops.access"),
+        ("torchdnc.checks", "from torchdnc.ops import oneplus"),
         ("torchdnc.ops.access", "from torchdnc.engines import reference"),
         ("torchdnc.ops.access", "from .. import nn"),
         ("torchdnc.ops.access", "from ..nn.dnc import DNC"),
@@ -130,6 +131,7 @@ def test_a_module_without_a_place_in_the_order_is_told():
         ("torchdnc.ops.access", "from .content import content_weights\nfrom ..types import PAPER"),
         ("torchdnc.training.loop", "from torchdnc.tasks import TASKS\nfrom torchdnc import DNC"),
         ("torchdnc.tasks.copy", "from torchdnc.types import Memory\nimport torch"),
+        ("torchdnc.tasks.copy", "from torchdnc.checks import check_size"),
         ("torchdnc.cli", "from torchdnc.studies import capacity"),
     ],
 )

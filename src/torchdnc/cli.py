@@ -5,7 +5,9 @@ import inspect
 import io
 import itertools
 import json
+import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -352,7 +354,14 @@ COMMANDS = {
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit code: 0, 1 for a failed run, 2 for bad arguments, 128 + signal."""
     try:
-        return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        try:
+            return _dispatch(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read the output has seen enough; Python would fail again where it flushes the rest at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except RefusedError as error:
         return _fail(error, 2)
     except RunError as error:

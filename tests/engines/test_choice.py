@@ -47,6 +47,9 @@ def test_hooks_and_replaced_layers_go_to_the_reference() -> None:
     made.interface.register_forward_hook(lambda *_: None)
     assert "hooks" in (fused.refusal(made, inputs()) or "")
     made = model(CASE, "auto")
+    made.controller.register_forward_hook(lambda *_: None)
+    assert "hooks" in (fused.refusal(made, inputs()) or "")
+    made = model(CASE, "auto")
     made.controller.layers[0] = nn.Sequential(made.controller.layers[0])
     assert "replaced" in (fused.refusal(made, inputs()) or "")
 
@@ -79,3 +82,12 @@ def test_a_forked_process_computes_the_same() -> None:
         if child == 0:
             os._exit(0 if torch.equal(made(inputs())[0], expected) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_step_runs_on_the_named_engine() -> None:
+    step_input = inputs()[0]
+    named, plain = model(CASE, "fused"), model(CASE, "reference")
+    torch.testing.assert_close(named.step(step_input)[0], plain.step(step_input)[0], rtol=0, atol=1e-9)
+    named.interface.register_forward_hook(lambda *_: None)
+    with pytest.raises(ValueError, match="has hooks"):
+        named.step(step_input)

@@ -26,10 +26,10 @@ def bad_sizes(name):
 
 def bad_clips():
     name = "activation_gradient_clip"
-    yield {name: 0}, ValueError, f"{name} must be positive, got 0"
-    yield {name: float("nan")}, ValueError, f"{name} must be positive, got nan"
-    yield {name: "10"}, TypeError, f"{name} must be None or a number, got '10'"
-    yield {name: True}, TypeError, f"{name} must be None or a number, got True"
+    yield {name: 0}, ValueError, f"{name} must be a finite number above 0, got 0"
+    yield {name: float("nan")}, ValueError, f"{name} must be a finite number above 0, got nan"
+    yield {name: "10"}, TypeError, f"{name} must be a number, got '10'"
+    yield {name: True}, TypeError, f"{name} must be a number, got True"
 
 
 def bad_dtypes():

@@ -1,4 +1,4 @@
-"""The table "from `nn.LSTM` to `DNC`": its example runs, and every test that it names exists."""
+"""The pages for readers: their examples run, and the tests, links and files that they name exist."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 PAGE = (ROOT / "docs" / "from-lstm.md").read_text(encoding="utf-8")
 
 
@@ -21,6 +25,19 @@ def functions(path):
     if not path.exists():
         return set()
     return {node.name for node in ast.parse(path.read_text()).body if isinstance(node, ast.FunctionDef)}
+
+
+def dead_links(page, folder):
+    """The relative links of a page in a folder that lead nowhere."""
+    links = re.findall(r"\]\(([^)#\s]+)", page)
+    return [link for link in links if "://" not in link and not (folder / link).exists()]
+
+
+def listed(page):
+    """The paths in a page's drawing of the source tree."""
+    (tree,) = re.findall(r"```\n(src/torchdnc/\n.*?)```", page, flags=re.DOTALL)
+    names = re.findall(r"^( *)(\S+)", tree, flags=re.MULTILINE)
+    return [f"src/torchdnc/{name}" if indent else name for indent, name in names]
 
 
 def test_every_test_that_the_table_names_exists():
@@ -40,7 +57,26 @@ def test_every_line_of_the_first_two_tables_names_a_test():
     assert [line for line in lines if "::test_" not in line] == []
 
 
-def test_the_example_runs():
-    (example,) = re.findall(r"```python\n(.*?)```", PAGE, flags=re.DOTALL)
+@pytest.mark.parametrize("path", ["README.md", "docs/from-lstm.md"])
+def test_the_example_runs(path):
+    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(encoding="utf-8"), flags=re.DOTALL)
     assert "assert" in example
-    exec(compile(example, "docs/from-lstm.md", "exec"), {})
+    exec(compile(example, path, "exec"), {})
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_links_lead_somewhere(path):
+    assert dead_links(path.read_text(encoding="utf-8"), path.parent) == []
+
+
+def test_a_dead_link_is_noticed():
+    page = (
+        "[a](README.md) [b](docs/gone.md#part) [c](https://example.org/x) [d](docs/from-lstm.md#what-is-new) [e](#here)"
+    )
+    assert dead_links(page, ROOT) == ["docs/gone.md"]
+
+
+def test_every_file_in_the_readmes_tree_exists():
+    paths = listed(README.read_text(encoding="utf-8"))
+    assert {"src/torchdnc/", "src/torchdnc/ops/"} < set(paths)
+    assert [path for path in paths if not (ROOT / path).exists()] == []

@@ -83,7 +83,7 @@ def test_options_cannot_be_changed():
 
 
 def test_paper_is_the_default():
-    assert MemoryOptions() == PAPER
+    assert PAPER.usage_gradient is True
     vectors = interfaces(3)
     by_default = start()
     for vector in vectors:

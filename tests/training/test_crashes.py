@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -128,13 +129,42 @@ def test_torn_row(whole: Path, tmp_path: Path, torn: str) -> None:
     assert_same_run(tmp_path / "run", whole)
 
 
+@pytest.mark.parametrize("line", ["{}", "[]", "3", "torn", '{"step": null}', "\xff"])
+def test_foreign_row(whole: Path, tmp_path: Path, line: str) -> None:
+    run = copied(whole, tmp_path / "run")
+    with (run / METRICS).open("a", encoding="latin-1") as file:
+        file.write(f"{line}\n")
+    # Two of loss and validation at 12 steps in all: rows of 3, 5, 6, 9, 10 and twice 12 come before.
+    with pytest.raises(ValueError, match=r"metrics\.jsonl, line 8: must be a row with a step, got '.*'$"):
+        resume(run)
+
+
+@pytest.mark.parametrize(
+    ("lost", "sentence"),
+    [
+        ({"random"}, "lacks random$"),
+        ({"progress"}, "lacks progress$"),
+        ({"random", "progress"}, "random and progress$"),
+    ],
+)
+def test_foreign_checkpoint(whole: Path, tmp_path: Path, lost: set[str], sentence: str) -> None:
+    run = copied(whole, tmp_path / "run")
+    path = run / "training.safetensors"
+    with safe_open(path, framework="pt") as file:
+        metadata = {name: value for name, value in file.metadata().items() if name not in lost}
+    tensors = {name: value for name, value in safetensors.torch.load_file(path).items() if name not in lost}
+    safetensors.torch.save_file(tensors, path, metadata)
+    with pytest.raises(ValueError, match=rf"training\.safetensors is no checkpoint of a run: it .*{sentence}"):
+        resume(run)
+
+
 def _stop_at_once() -> None:
     raise KeyboardInterrupt
 
 
 def test_kill_9(tmp_path: Path) -> None:
-    """A process killed twice, each time at a random moment."""
-    config = tiny(steps=40, checkpoint_every=7)
+    """A process killed twice, each time at a random moment of a run too long to end before."""
+    config = tiny(steps=100_000, checkpoint_every=7)
     recipe = tmp_path / "tiny.toml"
     recipe.write_text(to_toml(config.to_dict()))
     run, chance = tmp_path / "run", random.Random(1)
@@ -146,9 +176,10 @@ def test_kill_9(tmp_path: Path) -> None:
         process.kill()
         assert process.wait() == -signal.SIGKILL
         process.communicate()
-    assert len(rows(run)) < len(rows(uninterrupted(tmp_path / "whole", steps=40, checkpoint_every=7)))
-    resume(run)
-    assert_same_run(run, tmp_path / "whole")
+    # At most a checkpoint and its row lie between the last row and the kill.
+    end = rows(run)[-1]["step"] + 20
+    assert resume(run, steps=end).step == end
+    assert_same_run(run, uninterrupted(tmp_path / "whole", steps=end, checkpoint_every=7))
 
 
 def _wait_for_progress(run: Path, seen: int) -> int:

@@ -99,7 +99,7 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no run: it has no config\.json"):
         evaluate_run(tmp_path)
     for arguments in ({"sequences": 0}, {"batch_size": 0}, {"length": 0}):
-        with pytest.raises(ValueError, match=r"must be a whole number of at least 1, got 0"):
+        with pytest.raises(ValueError, match=r"must be at least 1, got 0"):
             evaluate_run(run, **arguments)  # type: ignore[arg-type]
     unsaved = copied(run, tmp_path / "unsaved")
     (unsaved / "model.safetensors").unlink()
@@ -109,8 +109,31 @@ def test_refusals(run: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"model\.safetensors is damaged"):
         evaluate_run(unsaved)
     (unsaved / "model.safetensors").write_bytes((lstm / "model.safetensors").read_bytes())
-    with pytest.raises(ValueError, match=r"model\.safetensors does not fit the model of config\.json"):
+    with pytest.raises(ValueError, match=r"model\.safetensors does not fit the model of config\.json: [^\n]*$"):
         evaluate_run(unsaved)
+
+
+def test_memory_that_cannot_fit(run: Path) -> None:
+    sentence = r"memory_size must be small .*, got 100000000: the links take {} bytes for {} sequences"
+    for rows, options in ((50, {}), (3, {"sequences": 3}), (2, {"batch_size": 2})):
+        with pytest.raises(ValueError, match=sentence.format(rows * 4 * 10**16, rows)):
+            evaluate_run(run, memory_size=10**8, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("content", "sentence"),
+    [
+        (b"\xff\xfe{", r"config\.json is not JSON: "),
+        (b"{", r"config\.json is not JSON: "),
+        (b"[]", r"config\.json must hold config, environment and notes"),
+        (b'{"config": {}, "environment": [], "notes": []}', r"config\.json: environment must be a table, got \[\]"),
+    ],
+)
+def test_damaged_config(tmp_path: Path, content: bytes, sentence: str) -> None:
+    (tmp_path / "config.json").write_bytes(content)
+    for read in (load_run, resume):
+        with pytest.raises(ValueError, match=sentence):
+            read(tmp_path)
 
 
 def babi_data(folder: Path, answer: str) -> Path:
@@ -132,12 +155,12 @@ def test_data_in_another_place(tmp_path: Path) -> None:
 
 
 def test_goal_stops_training(tmp_path: Path) -> None:
-    result = train(tiny(goal=Goal("perfect", 1.0)), tmp_path / "run")
+    result = train(tiny(goal=Goal("wrong_bits", 1.0)), tmp_path / "run")
     assert (result.status, result.step) == ("solved", 5)
     assert json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[-1])["valid"] == result.scores
     again = resume(tmp_path / "run")
     assert (again.status, again.step) == ("solved", 5)
-    assert train(tiny(goal=Goal("perfect", -1.0)), tmp_path / "other").status == "finished"
+    assert train(tiny(goal=Goal("wrong_bits", -1.0)), tmp_path / "other").status == "finished"
 
 
 def test_time_limit_stops_resumably(tmp_path: Path) -> None:

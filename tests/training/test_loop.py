@@ -66,9 +66,6 @@ def test_reporters_hear_everything_in_order(tmp_path: Path) -> None:
         def logged(self, row):
             heard.append(("logged", row["step"]))
 
-        def saved(self, step):
-            heard.append(("saved", step))
-
         def ended(self, result):
             heard.append(("ended", result.step))
 
@@ -76,11 +73,9 @@ def test_reporters_hear_everything_in_order(tmp_path: Path) -> None:
     expected = [
         ("started", 0),
         ("logged", 3),
-        ("saved", 4),
         ("logged", 5),
         ("logged", 6),
         ("logged", 6),
-        ("saved", 6),
         ("ended", 6),
     ]
     assert heard == [event for event in expected for _ in range(2)]

@@ -70,12 +70,12 @@ def test_live_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
     table = LiveTable()
-    train(tiny(goal=Goal("perfect", -1.0)), tmp_path / "run", table)
+    train(tiny(goal=Goal("wrong_bits", -1.0)), tmp_path / "run", table)
     columns = {column.header: list(column.cells) for column in table._table().columns}
     written = rows(tmp_path / "run")
     assert columns["step"] == ["3", "5", "6", "9", "10", "12"]
     assert columns["loss"] == [f"{row['loss']:.4g}" if "loss" in row else "" for row in _last(written)]
-    assert columns["perfect"][1] == f"{written[1]['valid']['perfect']:.4g}"
+    assert columns["wrong_bits"][1] == f"{written[1]['valid']['wrong_bits']:.4g}"
     text = capsys.readouterr().out
     assert "\x1b[" in text
     assert "steps/s" in text

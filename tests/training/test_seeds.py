@@ -1,9 +1,8 @@
-"""Several seeds: each is the run that it would be alone, and their summary is the statistics module's."""
+"""Several seeds: each is the run that it would be alone, and their summary is computed by hand."""
 
 from __future__ import annotations
 
 import json
-import statistics
 from pathlib import Path
 
 import pytest
@@ -24,7 +23,12 @@ def test_seeds_are_single_runs(tmp_path: Path) -> None:
         assert_same_run(tmp_path / "seeds" / f"seed-{run.seed}", alone)
     data = json.loads((tmp_path / "seeds" / SEEDS).read_text())
     assert [run["scores"] for run in data["runs"]] == [run.scores for run in runs]
-    assert data["summary"] == json.loads(json.dumps(summarise(runs)))
+    errors = [(run.scores or {})["wrong_bits"] for run in runs]
+    mean = sum(errors) / 3
+    deviation = (sum((error - mean) ** 2 for error in errors) / 2) ** 0.5
+    assert deviation > 0
+    assert data["summary"]["means"]["wrong_bits"] == pytest.approx([mean, deviation])
+    assert data["summary"]["solved"] == sum(error <= 0.46 for error in errors) / 3
 
 
 def test_interrupted_seeds_go_on(tmp_path: Path) -> None:
@@ -51,21 +55,22 @@ def test_failed_seed_is_counted(tmp_path: Path) -> None:
 
 
 def test_summary() -> None:
-    steps, seconds, errors = [100, 130, 400, 90], [1.0, 2.5, 9.0, 0.5], [0.25, 0.125, 0.5, 0.0]
+    steps, seconds, errors = [1, 3, 3, 5], [2.0, 4.0, 6.0, 8.0], [0.0, 0.0, 0.0, 0.5]
     ended = [
         SeedRun(i, "solved" if i != 2 else "finished", steps[i], seconds[i], {"error": errors[i]}) for i in range(4)
     ]
     summary = summarise([*ended, SeedRun(4, "failed")])
     assert summary["solved"] == 3 / 5
     assert summary["failed"] == 1
-    for name, values in (("step", steps), ("seconds", seconds), ("error", errors)):
-        assert summary["means"][name] == pytest.approx((statistics.mean(values), statistics.stdev(values)))
-    assert summarise(ended[:1])["means"]["step"] == (100.0, 0.0)
+    # Squared distances from the mean: 4+0+0+4, 9+1+1+9 and 3/64+9/64, each over n - 1 = 3.
+    expected = {"step": (3, (8 / 3) ** 0.5), "seconds": (5, (20 / 3) ** 0.5), "error": (0.125, 0.25)}
+    assert summary["means"] == {name: pytest.approx(pair) for name, pair in expected.items()}
+    assert summarise(ended[:1])["means"]["step"] == (1.0, 0.0)
 
 
 def test_refusals(tmp_path: Path) -> None:
     out = tmp_path / "seeds"
-    with pytest.raises(ValueError, match="count must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="seeds must be at least 1, got 0"):
         train_seeds(tiny(), out, 0)
     with pytest.raises(ValueError, match=r"goal\.metric must be one of"):
         train_seeds(tiny(goal=Goal("nonsense", 1)), out, 1)
@@ -74,4 +79,7 @@ def test_refusals(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="must be a new or empty folder"):
         train_seeds(tiny(steps=1), out, 1)
     with pytest.raises(ValueError, match="holds no seeds"):
+        read_seeds(tmp_path)
+    (tmp_path / SEEDS).write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"holds no seeds: .*seeds\.json cannot be read"):
         read_seeds(tmp_path)

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from torchdnc.checks import check_choice
 from torchdnc.engines import reference
 from torchdnc.engines.unroll import unroll
 
@@ -27,8 +28,7 @@ def check_engine(name: str) -> str:
     Raises:
         ValueError: it is none of `ENGINES`.
     """
-    if name not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(map(repr, ENGINES))}, got {name!r}")
+    check_choice("engine", name, ENGINES)
     return name
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from torchdnc.nn.checks import check_like, check_shape, check_type
+from torchdnc.checks import check_like, check_shape, check_type
 from torchdnc.types import LSTMState
 
 

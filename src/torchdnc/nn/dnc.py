@@ -7,13 +7,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from torchdnc.checks import check_bound, check_dtype, check_like, check_shape, check_size, check_type
 from torchdnc.engines import check_engine, select
-from torchdnc.nn.checks import check_bound, check_dtype, check_like, check_shape, check_size, check_type
 from torchdnc.nn.controllers import CONTROLLERS, Controller, check_controller_state
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
 from torchdnc.nn.resizing import resize_memory
 from torchdnc.ops import interface_size
 from torchdnc.types import PAPER, DNCState, MemoryOptions, MemoryState
+
+# An LSTM's first activations are about a tenth. PyTorch's own weights would make keys, written words and gates as
+# small, and what is read too faint to learn from: with these an interface starts with numbers of about one.
+INTERFACE_GAIN = 8.0
 
 
 class DNC(Recurrent):
@@ -96,6 +100,16 @@ class DNC(Recurrent):
         features = hidden_size * num_layers
         self.interface = nn.Linear(features, interface_size(word_size, read_heads), device=device, dtype=dtype)
         self.output = linear_output(features + read_heads * word_size, output_size, device=device, dtype=dtype)
+        self._enlarge_interface()
+
+    def reset_parameters(self) -> None:
+        """Draws every parameter anew, from the distribution it was made with."""
+        super().reset_parameters()
+        self._enlarge_interface()
+
+    @torch.no_grad()
+    def _enlarge_interface(self) -> None:
+        self.interface.weight.mul_(INTERFACE_GAIN)
 
     def resize(self, state: DNCState, memory_size: int) -> DNCState:
         """The state with another number of slots; the model then runs with that many.

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from torchdnc.checks import check_bound, check_dtype, check_size
 from torchdnc.engines import unroll
-from torchdnc.nn.checks import check_bound, check_dtype, check_size
 from torchdnc.nn.controllers import LSTMController, check_lstm_state
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
 from torchdnc.types import LSTMState

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 from torch.utils import _pytree as pytree
 
-from torchdnc.nn.checks import cast_dtypes, check_like, check_shape, check_size
+from torchdnc.checks import check_like, check_shape, check_size
+from torchdnc.engines.reference import autocasts
 
 
 class Call(NamedTuple):
@@ -107,7 +108,7 @@ class Recurrent(nn.Module, ABC):
         """Checks shape, dtype and device; says whether there is a batch dimension."""
         batched = isinstance(tensor, Tensor) and tensor.dim() == dims
         check_shape(name, tensor, (None,) * (dims - 1 if batched else dims - 2) + (self.input_size,))
-        check_like(name, tensor, next(self.parameters()), also=cast_dtypes(tensor.device))
+        check_like(name, tensor, next(self.parameters()), also=_cast_dtypes(tensor.device))
         return batched
 
     def _batch_state(self, state: Any, batch_size: int, batched: bool) -> Any:
@@ -217,3 +218,8 @@ def linear_output(
         return nn.Identity()
     check_size("output_size", output_size)
     return nn.Linear(feature_size, output_size, device=device, dtype=dtype)
+
+
+def _cast_dtypes(device: torch.device) -> tuple[torch.dtype, ...]:
+    """The dtypes that autocast turns into its own: none where it is off, and never float64."""
+    return (torch.float32, torch.bfloat16, torch.float16) if autocasts(device) else ()

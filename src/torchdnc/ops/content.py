@@ -27,7 +27,7 @@ def content_weights(memory: Memory, keys: Tensor, strengths: Tensor) -> Tensor:
         keys: [B, R, W], or [B, W] for a single head.
         strengths: [B, R] or [B], in [1, inf).
     Returns:
-        [B, R, N] or [B, N], each weighting positive and of sum 1.
+        [B, R, N] or [B, N], each weighting non-negative and of sum 1.
     Source: Graves et al. 2016, Methods, "Content-based addressing".
     """
     if keys.dim() == memory.dim() - 1:

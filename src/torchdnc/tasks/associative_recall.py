@@ -5,7 +5,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from torchdnc.tasks.base import Batch, check_range, check_whole
+from torchdnc.checks import check_range, check_size
+from torchdnc.tasks.base import Batch
 from torchdnc.tasks.bits import BitTask, as_batch, bit_names, random_bits
 
 
@@ -39,7 +40,8 @@ class AssociativeRecall(BitTask):
     """Most items in a sequence; each row's number is drawn uniformly."""
 
     def __post_init__(self) -> None:
-        check_whole(1, bits=self.bits, item_length=self.item_length)
+        check_size("bits", self.bits)
+        check_size("item_length", self.item_length)
         check_range(2, min_items=self.min_items, max_items=self.max_items)
 
     @property
@@ -72,5 +74,5 @@ class AssociativeRecall(BitTask):
 
     def with_length(self, length: int) -> Self:
         """The same task with exactly this many items."""
-        check_whole(2, length=length)
+        check_size("length", length, least=2)
         return replace(self, min_items=length, max_items=length)

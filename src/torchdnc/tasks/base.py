@@ -3,13 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, NamedTuple, Self
+from typing import ClassVar, Literal, NamedTuple, Self, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
 
 Split = Literal["valid", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
 Totals = dict[str, tuple[float, float]]
 """Name -> (numerator, denominator) of a score; see `add_totals`."""
 
@@ -31,10 +32,6 @@ class Batch(NamedTuple):
     groups: Tensor
     """[B] int64: what kind of row it is, for scores by group (bAbI: the task number); 0 elsewhere."""
 
-    def to(self, device: torch.device | str) -> "Batch":
-        """The same batch on another device."""
-        return Batch(*(tensor.to(device) for tensor in self))
-
 
 class Spec(NamedTuple):
     """Width of a task's inputs and outputs."""
@@ -48,6 +45,8 @@ class Task(ABC):
     """A problem to train on; its fields are its settings."""
 
     name: ClassVar[str]
+    rising: ClassVar[frozenset[str]] = frozenset()
+    """The scores that are better the higher they are."""
 
     @property
     @abstractmethod
@@ -106,24 +105,3 @@ def masked(outputs: Tensor, batch: Batch) -> Tensor:
 def random_stream(split: str, seed: int, step: int) -> np.random.Generator:
     """The random numbers of one batch; distinct for every split, seed and step."""
     return np.random.default_rng([STREAMS[split], seed, step])
-
-
-def check_whole(low: int, **values: int) -> None:
-    """Raise ValueError unless every named value is a whole number of at least `low`."""
-    for name, value in values.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < low:
-            raise ValueError(f"{name} must be a whole number of at least {low}, got {value!r}")
-
-
-def check_range(low: int, **bounds: int) -> None:
-    """Raise ValueError unless the two named bounds are whole numbers with low <= first <= second."""
-    check_whole(low, **bounds)
-    (first, a), (second, b) = bounds.items()
-    if a > b:
-        raise ValueError(f"{first} must be at most {second}, got {first} {a} and {second} {b}")
-
-
-def check_split(split: str) -> None:
-    """Raise ValueError unless the split is one that is evaluated."""
-    if split not in ("valid", "test"):
-        raise ValueError(f'split must be "valid" or "test", got {split!r}')

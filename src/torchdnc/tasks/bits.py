@@ -4,20 +4,21 @@ import math
 from abc import abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchdnc.checks import check_choice, check_size
 from torchdnc.tasks.base import (
+    SPLITS,
     Batch,
     Spec,
     Split,
     Task,
     Totals,
-    check_split,
-    check_whole,
     masked,
     random_stream,
 )
@@ -28,6 +29,8 @@ STEPS_PER_LINE = 72
 @dataclass(frozen=True)
 class BitTask(Task):
     """A task whose sequences are drawn afresh for every batch and whose answers are bits."""
+
+    rising: ClassVar[frozenset[str]] = frozenset({"perfect"})
 
     @property
     @abstractmethod
@@ -44,17 +47,18 @@ class BitTask(Task):
         return Spec(len(inputs), len(outputs))
 
     def sample(self, batch_size: int, *, seed: int, step: int) -> Batch:
-        check_whole(1, batch_size=batch_size)
-        check_whole(0, seed=seed, step=step)
+        check_size("batch_size", batch_size)
+        check_size("seed", seed, least=0)
+        check_size("step", step, least=0)
         return self.generate(random_stream("train", seed, step), batch_size)
 
     def evaluation(self, split: Split, *, batch_size: int, sequences: int | None, seed: int) -> Iterator[Batch]:
-        check_split(split)
-        check_whole(1, batch_size=batch_size)
-        check_whole(0, seed=seed)
+        check_choice("split", split, SPLITS)
+        check_size("batch_size", batch_size)
+        check_size("seed", seed, least=0)
         if sequences is None:
             raise ValueError(f"sequences must be given, since {self.name} is generated without end, got None")
-        check_whole(1, sequences=sequences)
+        check_size("sequences", sequences)
         sizes = (min(batch_size, sequences - start) for start in range(0, sequences, batch_size))
         return (self.generate(random_stream(split, seed, i), size) for i, size in enumerate(sizes))
 

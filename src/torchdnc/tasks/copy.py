@@ -5,7 +5,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from torchdnc.tasks.base import Batch, check_range, check_whole
+from torchdnc.checks import check_range, check_size
+from torchdnc.tasks.base import Batch
 from torchdnc.tasks.bits import BitTask, as_batch, bit_names, random_bits
 
 
@@ -35,7 +36,7 @@ class Copy(BitTask):
     """Most vectors in a sequence; each row's number is drawn uniformly."""
 
     def __post_init__(self) -> None:
-        check_whole(1, bits=self.bits)
+        check_size("bits", self.bits)
         check_range(1, min_length=self.min_length, max_length=self.max_length)
 
     @property
@@ -57,5 +58,5 @@ class Copy(BitTask):
         return as_batch(inputs, targets, mask, 2 * vectors + 1)
 
     def with_length(self, length: int) -> Self:
-        check_whole(1, length=length)
+        check_size("length", length)
         return replace(self, min_length=length, max_length=length)

@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchdnc.tasks.base import Batch, Totals, check_whole
+from torchdnc.checks import check_size
+from torchdnc.tasks.base import Batch, Totals
 from torchdnc.tasks.bits import BitTask, as_batch
 
 
@@ -34,8 +35,8 @@ class NGrams(BitTask):
     """Bits in a sequence."""
 
     def __post_init__(self) -> None:
-        check_whole(2, order=self.order)
-        check_whole(self.order, length=self.length)
+        check_size("order", self.order, least=2)
+        check_size("length", self.length, least=self.order)
 
     @property
     def channels(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -79,5 +80,5 @@ class NGrams(BitTask):
 
     def with_length(self, length: int) -> Self:
         """The same task with sequences of exactly this many bits."""
-        check_whole(self.order, length=length)
+        check_size("length", length, least=self.order)
         return replace(self, length=length)

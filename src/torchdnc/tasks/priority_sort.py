@@ -5,7 +5,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from torchdnc.tasks.base import Batch, check_range, check_whole
+from torchdnc.checks import check_range, check_size
+from torchdnc.tasks.base import Batch
 from torchdnc.tasks.bits import BitTask, as_batch, bit_names, random_bits
 
 
@@ -36,7 +37,7 @@ class PrioritySort(BitTask):
     """Vectors asked for."""
 
     def __post_init__(self) -> None:
-        check_whole(1, bits=self.bits)
+        check_size("bits", self.bits)
         check_range(1, answers=self.answers, items=self.items)
 
     @property
@@ -64,5 +65,5 @@ class PrioritySort(BitTask):
 
     def with_length(self, length: int) -> Self:
         """The same task with exactly this many vectors, the same share of them asked for."""
-        check_whole(1, length=length)
+        check_size("length", length)
         return replace(self, items=length, answers=max(1, round(length * self.answers / self.items)))

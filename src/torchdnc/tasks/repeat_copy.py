@@ -6,7 +6,8 @@ from typing import ClassVar, Self
 
 import numpy as np
 
-from torchdnc.tasks.base import Batch, check_range, check_whole
+from torchdnc.checks import check_range, check_size
+from torchdnc.tasks.base import Batch
 from torchdnc.tasks.bits import BitTask, as_batch, bit_names, random_bits
 
 
@@ -42,7 +43,7 @@ class RepeatCopy(BitTask):
     """Most repeats; each row's number is drawn uniformly."""
 
     def __post_init__(self) -> None:
-        check_whole(1, bits=self.bits)
+        check_size("bits", self.bits)
         check_range(1, min_length=self.min_length, max_length=self.max_length)
         check_range(1, min_repeats=self.min_repeats, max_repeats=self.max_repeats)
 
@@ -76,5 +77,5 @@ class RepeatCopy(BitTask):
         return np.asarray((repeats - (self.min_repeats + self.max_repeats) / 2) / deviation)
 
     def with_length(self, length: int) -> Self:
-        check_whole(1, length=length)
+        check_size("length", length)
         return replace(self, min_length=length, max_length=length)

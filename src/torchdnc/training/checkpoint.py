@@ -59,6 +59,8 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     if not path.exists():
         return None
     tensors, metadata = _read(path)
+    if missing := [name for name in ("random", "progress") if name not in tensors | metadata]:
+        raise ValueError(f"{path} is no checkpoint of a run: it lacks {' and '.join(missing)}")
     _fill(model, _under("model/", tensors), path)
     _load_optimizer(optimizer, _under("optimizer/", tensors))
     torch.set_rng_state(tensors["random"])
@@ -77,7 +79,8 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     try:
         with safe_open(path, framework="pt") as file:
             # Copies lie aligned in memory, as tensors that were computed do; views into the file would not.
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, file.metadata()  # noqa: SIM118
+            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+            return tensors, file.metadata() or {}
     except SafetensorError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
 
@@ -86,7 +89,8 @@ def _fill(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"{path} does not fit the model of config.json: {error}") from error
+        why = " ".join(str(error).split())
+        raise ValueError(f"{path} does not fit the model of config.json: {why}") from error
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -6,9 +6,8 @@ from typing import Any, Self
 
 import torch
 
-from torchdnc.nn.checks import check_size
+from torchdnc.checks import check_bound, check_choice, check_number, check_size
 from torchdnc.tasks import TASKS, Task
-from torchdnc.training.checks import check_choice, check_number
 from torchdnc.training.models import MODELS, DNCModel, Model
 from torchdnc.training.optim import Optimizer
 from torchdnc.training.plain import from_plain, to_plain
@@ -19,7 +18,7 @@ class Goal:
     """When to stop early."""
 
     metric: str
-    """A score of the task."""
+    """A score of the task that is better when lower."""
     at_most: float
     """Training stops once the validation score is at most this; a negative value never stops it."""
 
@@ -64,7 +63,7 @@ class RunConfig:
         if self.threads is not None:
             check_size("threads", self.threads)
         check_size("seed", self.seed, least=0)
-        check_number("max_minutes", self.max_minutes, above=0)
+        check_bound("max_minutes", self.max_minutes)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with the kind of task and model named."""
@@ -86,13 +85,15 @@ class RunConfig:
         """The same run, the task's data looked up.
 
         Raises:
-            ValueError, FileNotFoundError: data is missing, or the goal is on no score.
+            ValueError, FileNotFoundError: data is missing, or the goal is on no score that is better when lower.
         """
         config = replace(self, task=self.task.resolved())
         scores = score_names(config.task)
         config.task.evaluation("valid", batch_size=1, sequences=1, seed=self.seed)
         if self.goal is not None:
             check_choice("goal.metric", self.goal.metric, scores)
+            if self.goal.metric in config.task.rising:
+                raise ValueError(f"goal.metric must be a score that is better when lower, got {self.goal.metric!r}")
         return config
 
 

@@ -44,7 +44,7 @@ def scores_line(scores: Mapping[str, float]) -> str:
 
 
 def scores_table(scores: Mapping[str, float]) -> str:
-    """Scores on a line each, shares of errors in percent as the papers give them."""
+    """Scores on a line each; error shares of bAbI in percent, as the papers give them, all others as they are."""
     width = max(map(len, scores), default=0) + 2
     return "\n".join(f"  {name:{width}}{_score(name, value)}" for name, value in scores.items())
 

@@ -10,6 +10,7 @@ from torchdnc.training.evaluate import evaluate_run, load_run
 from torchdnc.training.picture import picture, weightings
 
 LENGTHS = (10, 20)
+"""The longest sequences that the recipe copy-demo trains on, and longer ones."""
 NEXT = """The run is saved in {run}. What to try next:
   torchdnc eval {run} --length 30 --memory-size 64
   torchdnc train copy-demo --seeds 5
@@ -18,13 +19,14 @@ NEXT = """The run is saved in {run}. What to try next:
 
 
 def show(run_dir: Path) -> str:
-    """Scores on longer sequences with twice the slots, one sequence, and the memory at work on it."""
-    return "\n\n".join([_longer(run_dir), _one_sequence(run_dir), NEXT.format(run=run_dir)])
+    """Scores by length with twice the slots, one sequence, and the memory at work on it."""
+    task, model = _load(run_dir)
+    parts = [_by_length(run_dir, 2 * model.memory_size), _one_sequence(task, model), NEXT.format(run=run_dir)]
+    return "\n\n".join(parts)
 
 
-def _longer(run_dir: Path) -> str:
-    _, model = _load(run_dir)
-    slots, lines = 2 * model.memory_size, []
+def _by_length(run_dir: Path, slots: int) -> str:
+    lines = []
     for length in LENGTHS:
         scores = evaluate_run(run_dir, length=length, memory_size=slots)
         wrong, perfect = 100 * scores["wrong_bits"], 100 * scores["perfect"]
@@ -33,8 +35,7 @@ def _longer(run_dir: Path) -> str:
 
 
 @torch.no_grad()
-def _one_sequence(run_dir: Path) -> str:
-    task, model = _load(run_dir)
+def _one_sequence(task: Copy, model: DNC) -> str:
     task = task.with_length(task.max_length)
     batch = next(iter(task.evaluation("test", batch_size=1, sequences=1, seed=0)))
     outputs, _ = model(batch.inputs)

@@ -12,6 +12,7 @@ from torchdnc.tasks.bits import BitTask
 from torchdnc.training.checkpoint import load_weights
 from torchdnc.training.config import RunConfig
 from torchdnc.training.folder import read_config
+from torchdnc.training.models import check_room
 
 TEST_SEQUENCES = 1000
 """Of a task that is generated without end."""
@@ -101,11 +102,7 @@ def evaluate_run(
     task = config.task if length is None else config.task.with_length(length)
     if sequences is None and isinstance(task, BitTask):
         sequences = TEST_SEQUENCES
-    return evaluate(
-        model,
-        task,
-        "test",
-        batch_size=config.batch_size if batch_size is None else batch_size,
-        sequences=sequences,
-        seed=config.seed,
-    )
+    if batch_size is None:
+        batch_size = config.batch_size
+    check_room(config.model, batch_size if sequences is None else min(batch_size, sequences))
+    return evaluate(model, task, "test", batch_size=batch_size, sequences=sequences, seed=config.seed)

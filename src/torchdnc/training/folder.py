@@ -34,11 +34,11 @@ def new_run(folder: Path) -> Iterator[MetricsFile]:
 
 
 @contextmanager
-def old_run(folder: Path) -> Iterator[MetricsFile]:
-    """Lock the folder of a run; raises ValueError if it is none."""
-    read_config(folder)
+def old_run(folder: Path) -> Iterator[tuple[MetricsFile, RunConfig, dict[str, Any]]]:
+    """Lock the folder of a run and read its configuration and environment; raises ValueError if it is none."""
+    _config_file(folder)
     with MetricsFile(folder) as metrics:
-        yield metrics
+        yield metrics, *read_config(folder)
 
 
 def write_config(folder: Path, config: RunConfig, environment: Mapping[str, Any]) -> None:
@@ -53,13 +53,20 @@ def write_config(folder: Path, config: RunConfig, environment: Mapping[str, Any]
 
 def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
     """The configuration of a run and the environment that it began in; raises ValueError if there is none."""
-    path = folder / CONFIG
-    if not path.is_file():
-        raise ValueError(f"{folder} holds no run: it has no {CONFIG}")
+    path = _config_file(folder)
     try:
-        data = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        data = json.loads(path.read_bytes())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(data, dict) or set(data) != {"config", "environment", "notes"}:
         raise ValueError(f"{path} must hold config, environment and notes, as a run writes them")
+    if not isinstance(data["environment"], dict):
+        raise ValueError(f"{path}: environment must be a table, got {data['environment']!r}")
     return RunConfig.from_dict(data["config"], str(path)), data["environment"]
+
+
+def _config_file(folder: Path) -> Path:
+    path = folder / CONFIG
+    if not path.is_file():
+        raise ValueError(f"{folder} holds no run: it has no {CONFIG}")
+    return path

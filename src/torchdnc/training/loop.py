@@ -17,8 +17,9 @@ from torchdnc.training.checkpoint import load_checkpoint, save_checkpoint
 from torchdnc.training.config import RunConfig
 from torchdnc.training.environment import differences, environment
 from torchdnc.training.evaluate import evaluate
-from torchdnc.training.folder import new_run, old_run, read_config, write_config
+from torchdnc.training.folder import new_run, old_run, write_config
 from torchdnc.training.metrics import MetricsFile
+from torchdnc.training.models import check_room
 from torchdnc.training.optim import Optimizer
 from torchdnc.training.report import NonFiniteError, Progress, Reporter, Result, Status
 
@@ -58,8 +59,7 @@ def resume(
         RunError: as in `train`.
     """
     run_dir = Path(run_dir)
-    with old_run(run_dir) as metrics:
-        old, before = read_config(run_dir)
+    with old_run(run_dir) as (metrics, old, before):
         limits = {"steps": steps, "max_minutes": max_minutes}
         changes: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
         config = replace(old, **changes).prepared()
@@ -99,6 +99,7 @@ class _Learner:
 
     def __init__(self, config: RunConfig) -> None:
         self.model = config.model.build(config.task.spec)
+        check_room(config.model, config.batch_size)
         self.parameters = list(self.model.parameters())
         self.optimizer = config.optimizer.build(self.parameters)
 
@@ -239,7 +240,6 @@ class _Run:
         self.metrics.sync()
         save_checkpoint(self.run_dir, self.learner.model, self.learner.optimizer, self.progress)
         self.saved = self.progress.step
-        self._tell(lambda reporter: reporter.saved(self.saved))
 
     def _non_finite(self, step: int, loss: float, norm: float) -> str:
         kept = f"the checkpoint of step {self.saved} in {self.run_dir} is intact"

@@ -41,13 +41,20 @@ class MetricsFile:
         self._file.close()
 
     def cut_after(self, step: int) -> None:
-        """Drop the rows of later steps, and a last one that was torn off."""
+        """Drop the rows of later steps, and a last one that was torn off; raises ValueError for what is no row."""
         kept = 0
-        for line in self.path.read_bytes().splitlines(keepends=True):
-            if not line.endswith(b"\n") or json.loads(line)["step"] > step:
+        for number, line in enumerate(self.path.read_bytes().splitlines(keepends=True), 1):
+            if not line.endswith(b"\n") or self._step(number, line) > step:
                 break
             kept += len(line)
         self._file.truncate(kept)
+
+    def _step(self, number: int, line: bytes) -> int:
+        try:
+            return int(json.loads(line)["step"])
+        except (ValueError, KeyError, TypeError) as error:
+            text = line.decode(errors="replace").strip()
+            raise ValueError(f"{self.path}, line {number}: must be a row with a step, got {text!r}") from error
 
     def append(self, row: Mapping[str, Any]) -> None:
         """Write a row; raises DiskError if it does not fit on the disk."""
@@ -67,12 +74,6 @@ class MetricsFile:
 
     def _disk_error(self, error: OSError) -> DiskError:
         return DiskError(f"{self.path} could not be written: {error.strerror}; earlier files are intact")
-
-
-def read_metrics(folder: Path) -> list[dict[str, Any]]:
-    """The rows of a run's metrics; a last one that is still being written is left out."""
-    lines = (folder / METRICS).read_bytes().splitlines(keepends=True)
-    return [json.loads(line) for line in lines if line.endswith(b"\n")]
 
 
 class TensorBoard(Reporter):

@@ -1,13 +1,16 @@
 """Models by their settings."""
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
+import torch
 from torch import nn
 
 from torchdnc.nn import DNC, LSTM
 from torchdnc.tasks import Spec
+from torchdnc.types import MemoryOptions
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,9 @@ class DNCModel(Model):
     engine: Literal["auto", "reference", "fused"] = "auto"
     """How the memory is computed; every engine gives the same numbers to rounding."""
 
+    usage_gradient: bool = True
+    """Gradients flow from the usage into the write weights of the step before, as in the paper."""
+
     def build(self, spec: Spec) -> nn.Module:
         return DNC(
             spec.input_size,
@@ -56,6 +62,7 @@ class DNCModel(Model):
             controller=self.controller,
             activation_gradient_clip=self.activation_gradient_clip,
             engine=self.engine,
+            options=MemoryOptions(usage_gradient=self.usage_gradient),
         )
 
 
@@ -83,3 +90,16 @@ class LSTMModel(Model):
 
 
 MODELS: dict[str, type[Model]] = {model.name: model for model in (DNCModel, LSTMModel)}
+
+
+def check_room(model: Model, batch_size: int) -> None:
+    """Raise ValueError if the links of so many sequences alone cannot fit into this machine's memory."""
+    if not isinstance(model, DNCModel):
+        return
+    links = torch.float32.itemsize * batch_size * model.memory_size**2
+    room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if links > room:
+        raise ValueError(
+            f"memory_size must be small enough for this machine's {room} bytes, got {model.memory_size}: "
+            f"the links take {links} bytes for {batch_size} sequences at a time"
+        )

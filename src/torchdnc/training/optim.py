@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from torchdnc.training.checks import check_number
+from torchdnc.checks import check_bound, check_choice, check_number
 
 RMSPROP_DEFAULTS = {"momentum": 0.9, "decay": 0.95, "epsilon": 1e-4}
 ADAM_DEFAULTS = {"epsilon": 1e-8}
@@ -33,11 +33,10 @@ class Optimizer:
     """Largest absolute value of a gradient's element (None: no limit)."""
 
     def __post_init__(self) -> None:
-        if self.name not in ("rmsprop", "adam"):
-            raise ValueError(f'optimizer.name must be "rmsprop" or "adam", got {self.name!r}')
+        check_choice("optimizer.name", self.name, ("rmsprop", "adam"))
         check_number("optimizer.learning_rate", self.learning_rate, above=0)
         for name in ("epsilon", "clip_norm", "clip_value"):
-            check_number(f"optimizer.{name}", getattr(self, name), above=0)
+            check_bound(f"optimizer.{name}", getattr(self, name))
         for name in ("momentum", "decay"):
             self._check_share(name, getattr(self, name))
         if self.clip_norm is not None and self.clip_value is not None:

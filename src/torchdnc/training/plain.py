@@ -7,6 +7,8 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
+from torchdnc.checks import check_choice
+
 T = TypeVar("T")
 
 
@@ -44,8 +46,7 @@ def convert(value: Any, hint: Any, where: str) -> Any:
     if origin in (Union, types.UnionType):
         return _convert_union(value, args, where)
     if origin is Literal:
-        if value not in args:
-            raise ValueError(f"{where} must be one of {', '.join(map(str, args))}, got {value!r}")
+        check_choice(where, value, args)
         return value
     if origin is tuple and isinstance(value, list | tuple):
         return _convert_tuple(value, args, where)

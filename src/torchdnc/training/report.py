@@ -70,8 +70,5 @@ class Reporter:
     def logged(self, row: Mapping[str, Any]) -> None:
         """A row of metrics.jsonl: step, seconds, and either loss and grad_norm or valid, a dict of scores."""
 
-    def saved(self, step: int) -> None:
-        """A checkpoint is on disk."""
-
     def ended(self, result: Result | None) -> None:
         """The run stopped; None where an error stopped it."""

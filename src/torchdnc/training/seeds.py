@@ -1,13 +1,13 @@
 """The same run from several seeds, one after another."""
 
 import json
-import math
+import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torchdnc.nn.checks import check_size
+from torchdnc.checks import check_size
 from torchdnc.training.checkpoint import write_atomically
 from torchdnc.training.config import RunConfig
 from torchdnc.training.folder import CONFIG, make_empty
@@ -34,14 +34,14 @@ Reporters = Callable[[RunConfig], Sequence[Reporter]]
 
 
 def train_seeds(
-    config: RunConfig, out: str | Path, count: int, reporters: Reporters = lambda config: ()
+    config: RunConfig, out: str | Path, seeds: int, reporters: Reporters = lambda config: ()
 ) -> tuple[list[SeedRun], Result | None]:
     """Train seeds seed, seed+1, ..., in folders out/seed-K.
 
     Args:
         config: the run of the first seed.
         out: a new or empty folder.
-        count: seeds.
+        seeds: how many.
         reporters: hear of each seed's run.
     Returns:
         how each seed ended, also written to out/seeds.json; and the run that a signal interrupted.
@@ -50,10 +50,10 @@ def train_seeds(
         RunError: as in `train`, except that the other seeds go on where one's loss is not finite.
     """
     out = Path(out)
-    check_size("count", count)
+    check_size("seeds", seeds)
     check(config)
     make_empty(out)
-    write_seeds(out, config, count, [])
+    write_seeds(out, config, seeds, [])
     return resume_seeds(out, reporters)
 
 
@@ -99,7 +99,7 @@ def read_seeds(out: Path) -> tuple[RunConfig, int, list[SeedRun]]:
         data = json.loads(path.read_text())
         runs = [SeedRun(**run) for run in data["runs"]]
         return RunConfig.from_dict(data["config"], str(path)), data["seeds"], runs
-    except (OSError, json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{out} holds no seeds: {path} cannot be read") from error
 
 
@@ -120,6 +120,4 @@ def summarise(runs: Sequence[SeedRun]) -> dict[str, Any]:
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     """Mean and standard deviation of a sample (n - 1 below; 0 of a single value)."""
-    mean = math.fsum(values) / len(values)
-    squares = math.fsum((value - mean) ** 2 for value in values)
-    return mean, math.sqrt(squares / max(len(values) - 1, 1))
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0

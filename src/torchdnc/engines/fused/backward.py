@@ -99,8 +99,8 @@ class _Memory:
         memories, links = self.replayed
         self.kernel(
             self.rows, self.tape.orders, t, t + 1, self.interfaces[t], self.d[t], memories[k], memories[k + 1],
-            links[k], *self.carried, self.no_row, self.no_memory, shape.alive[t], shape.fresh[t], self.work, shape.N, shape.W,
-            shape.R, shape.through_writes,
+            links[k], *self.carried, self.no_row, self.no_memory, shape.alive[t], shape.fresh[t], self.work, shape.N,
+            shape.W, shape.R, shape.through_writes,
         )  # fmt: skip
 
     def _replay(self, first: int, last: int) -> None:

@@ -4,17 +4,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import ClassVar, Self, get_args
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from torchdnc.checks import check_choice, check_size
 from torchdnc.tasks.babi.corpus import corpus, training_rows
 from torchdnc.tasks.babi.sources import OWN_TEXT, Edition, Source, sections, stand_in, words_of
 from torchdnc.tasks.babi.text import ANSWER
-from torchdnc.tasks.base import Batch, Spec, Split, Task, Totals, check_split, check_whole, masked
+from torchdnc.tasks.base import SPLITS, Batch, Spec, Split, Task, Totals, masked
 from torchdnc.tasks.data import babi_folder
 
 FAILED_ABOVE = 0.05
@@ -52,14 +53,13 @@ class BAbI(Task):
     """The words that inputs and outputs stand for, `-` among them; taken from the data if empty."""
 
     def __post_init__(self) -> None:
-        check_whole(0, max_words=self.max_words)
+        check_size("max_words", self.max_words, least=0)
         for field in ("tasks", "train_files", "valid_files", "test_files", "vocabulary"):
             if not isinstance(getattr(self, field), tuple):
                 raise TypeError(f"{field} must be a tuple, got {getattr(self, field)!r}")
         if not self.tasks or len(set(self.tasks)) < len(self.tasks) or set(self.tasks) - set(range(1, 21)):
             raise ValueError(f"tasks must be different numbers from 1 to 20, got {self.tasks}")
-        if self.edition not in ("en", "en-10k"):
-            raise ValueError(f'edition must be "en" or "en-10k", got {self.edition!r}')
+        check_choice("edition", self.edition, get_args(Edition))
         words = set(self.vocabulary)
         if words and (len(words) < len(self.vocabulary) or ANSWER not in words):
             raise ValueError(f'vocabulary must be different words and "{ANSWER}", got {self.vocabulary}')
@@ -95,8 +95,9 @@ class BAbI(Task):
 
         The batches of an epoch have batch_size stories or one less.
         """
-        check_whole(1, batch_size=batch_size)
-        check_whole(0, seed=seed, step=step)
+        check_size("batch_size", batch_size)
+        check_size("seed", seed, least=0)
+        check_size("step", step, least=0)
         words = self.resolved().vocabulary
         stories = corpus(self.source, "train", words, self.max_words)
         return stories.batch(training_rows(stories, batch_size, seed=seed, step=step), len(words))
@@ -105,13 +106,13 @@ class BAbI(Task):
         self, split: Split, *, batch_size: int, sequences: int | None = None, seed: int = 0
     ) -> Iterator[Batch]:
         """The whole split in order, or `sequences` stories at even distances in it; no seed matters."""
-        check_split(split)
-        check_whole(1, batch_size=batch_size)
+        check_choice("split", split, SPLITS)
+        check_size("batch_size", batch_size)
         words = self.resolved().vocabulary
         stories = corpus(self.source, split, words, 0)
         count = len(stories.groups)
         if sequences is not None:
-            check_whole(1, sequences=sequences)
+            check_size("sequences", sequences)
             count = min(count, sequences)
         chosen = np.arange(count) * len(stories.groups) // count
         starts = range(0, count, batch_size)
