@@ -58,6 +58,10 @@ class MemoryOptions:
 
     usage_gradient: bool = True
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.usage_gradient, bool):
+            raise TypeError(f"usage_gradient must be True or False, got {self.usage_gradient!r}")
+
 
 PAPER: Final = MemoryOptions()
 """The options of the paper."""
@@ -191,3 +195,5 @@ def _register(state_type: type[Any]) -> None:
 
 for _state_type in (MemoryState, LSTMState, DNCState, Interface):
     _register(_state_type)
+    # A state is plain tensors: `torch.load` may read one without unpickling anything else.
+    torch.serialization.add_safe_globals([_state_type])

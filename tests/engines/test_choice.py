@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -50,8 +51,15 @@ def test_hooks_and_replaced_layers_go_to_the_reference() -> None:
     made.controller.register_forward_hook(lambda *_: None)
     assert "hooks" in (fused.refusal(made, inputs()) or "")
     made = model(CASE, "auto")
+    made.interface.forward = made.interface.forward  # type: ignore[method-assign]
+    assert "a forward of its own" in (fused.refusal(made, inputs()) or "")
+    made = model(CASE, "auto")
     made.controller.layers[0] = nn.Sequential(made.controller.layers[0])
     assert "replaced" in (fused.refusal(made, inputs()) or "")
+    expected = model(CASE, "reference")(inputs())[0]
+    made = model(CASE, "auto")
+    made.interface = nn.Sequential(made.interface)  # type: ignore[assignment]
+    torch.testing.assert_close(made(inputs())[0], expected)
 
 
 def test_an_own_controller_goes_to_the_reference() -> None:
@@ -69,6 +77,44 @@ def test_second_derivatives() -> None:
     torch.testing.assert_close(second("auto"), second("reference"), rtol=0, atol=1e-9)
     with pytest.raises(RuntimeError, match="no second derivatives"):
         second("fused")
+
+
+def test_batches_of_gradients() -> None:
+    def jacobian(engine: str) -> torch.Tensor:
+        made = model(CASE, engine)
+        x = inputs().requires_grad_()
+        outputs = made(x)[0].sum((0, 1))
+        return torch.autograd.grad(outputs, x, torch.eye(len(outputs)).to(outputs), is_grads_batched=True)[0]
+
+    torch.testing.assert_close(jacobian("auto"), jacobian("reference"), rtol=0, atol=1e-9)
+    with pytest.raises(RuntimeError, match="no batches of gradients"):
+        jacobian("fused")
+
+
+def test_backward_inside_autocast_is_not_rounded() -> None:
+    """A block kept in full precision, while the loss around it is not."""
+    found = []
+    for autocast in (False, True):
+        made, x = model(CASE, "fused", torch.float32), inputs(torch.float32).requires_grad_()
+        outputs = made(x)[0]
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            outputs.sum().backward()
+        found.append(x.grad)
+    assert found[0] is not None
+    torch.testing.assert_close(*found, rtol=0, atol=0)
+
+
+def test_without_a_place_for_a_cache_it_compiles_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A read-only install and home."""
+    from numba.core import caching
+
+    from torchdnc.engines.fused import compiled
+
+    monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
+    fresh = compiled.kernel.__wrapped__("feedforward_backward", False)
+    hidden, given, found = np.full((1, 1, 2), 0.5), np.ones((1, 2)), np.empty((1, 2))
+    fresh(found, hidden, 0, given, np.ones(1, np.bool_), np.inf)
+    assert found.tolist() == [[0.75, 0.75]]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -79,6 +79,7 @@ class DNC(Recurrent):
         for name, size in sizes.items():
             check_size(name, size)
         check_type("options", options, MemoryOptions)
+        check_type("batch_first", batch_first, bool)
         check_dtype("dtype", dtype)
         check_bound("activation_gradient_clip", activation_gradient_clip)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
@@ -133,7 +134,7 @@ class DNC(Recurrent):
 
     def _zeros(self, batch_size: int, memory_size: int | None = None) -> DNCState:
         B, N, W, R = batch_size, memory_size or self.memory_size, self.word_size, self.read_heads
-        zeros = self.interface.weight.new_zeros
+        zeros = next(self.interface.parameters()).new_zeros
         memory = MemoryState(
             memory=zeros(B, N, W),
             usage=zeros(B, N),
@@ -147,16 +148,16 @@ class DNC(Recurrent):
     def _check_state(self, state: Any, batch: tuple[int, ...]) -> None:
         check_type("state", state, DNCState)
         check_type("state.memory", state.memory, MemoryState)
-        W, R = self.word_size, self.read_heads
+        W, R, like = self.word_size, self.read_heads, next(self.interface.parameters())
         check_shape("state.memory.memory", state.memory.memory, (*batch, None, W))
         N = state.memory.memory.shape[-2]
         shapes = {"usage": (*batch, N), "precedence": (*batch, N), "link": (*batch, N, N)}
         shapes |= {"write_weights": (*batch, N), "read_weights": (*batch, R, N)}
         for name, shape in shapes.items():
             check_shape(f"state.memory.{name}", getattr(state.memory, name), shape)
-            check_like(f"state.memory.{name}", getattr(state.memory, name), self.interface.weight)
+            check_like(f"state.memory.{name}", getattr(state.memory, name), like)
         check_shape("state.read_words", state.read_words, (*batch, R, W))
-        check_like("state.read_words", state.read_words, self.interface.weight)
+        check_like("state.read_words", state.read_words, like)
         check_controller_state("state.controller", state.controller, self.controller, batch)
 
     def _run(self, call: Call) -> tuple[Tensor, DNCState]:

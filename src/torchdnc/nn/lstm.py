@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from torchdnc.checks import check_bound, check_dtype, check_size
+from torchdnc.checks import check_bound, check_dtype, check_size, check_type
 from torchdnc.engines import unroll
 from torchdnc.nn.controllers import LSTMController, check_lstm_state
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
@@ -50,6 +50,7 @@ class LSTM(Recurrent):
         check_size("hidden_size", hidden_size)
         check_size("num_layers", num_layers)
         check_dtype("dtype", dtype)
+        check_type("batch_first", batch_first, bool)
         check_bound("activation_gradient_clip", activation_gradient_clip)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.batch_first = batch_first

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.modules.module import _has_any_global_hook
 from torch.utils import _pytree as pytree
 
 from torchdnc.engines import reference
@@ -30,13 +31,14 @@ def refusal(network: Any, inputs: Tensor) -> str | None:
     layers = (*controller.layers, network.interface)
     if any(type(layer) is not nn.Linear for layer in layers):
         return "a layer of the controller or the interface is replaced"
-    if any(map(_has_hooks, (controller, *layers))):
-        return "the controller or the interface has hooks, which it would not call"
+    if any(map(_is_watched, (controller, *layers))) or _has_any_global_hook():
+        return "the controller or the interface has hooks or a forward of its own, which it would not call"
     return _tracing(inputs) or compiled.refusal()
 
 
-def _has_hooks(module: nn.Module) -> bool:
-    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks))
+def _is_watched(module: nn.Module) -> bool:
+    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
+    return any(hooks) or "forward" in vars(module)
 
 
 def _tracing(inputs: Tensor) -> str | None:

@@ -8,7 +8,7 @@ import importlib.util
 import os
 import types
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -98,8 +98,12 @@ def kernel(name: str, parallel: bool) -> Callable[..., None]:
 
     function = _renamed(getattr(batch, name), f"{name}_{'parallel' if parallel else 'serial'}_{_version()}")
     how: Any = ONLY_LOOPS if parallel else False
-    made: Callable[..., None] = numba.njit(parallel=how, cache=True, **FAST)(function)
-    return made
+    made = numba.njit(parallel=how, **FAST)(function)
+    # Where neither the package nor the user's own cache can be written, every process compiles for itself.
+    with suppress(RuntimeError):
+        made.enable_caching()
+    compiled: Callable[..., None] = made
+    return compiled
 
 
 @functools.cache

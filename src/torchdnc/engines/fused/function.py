@@ -45,13 +45,18 @@ class FusedSequence(torch.autograd.Function):
     def backward(ctx: Any, d_features: Tensor, *d_leaves: Tensor) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         inputs, *leaves = ctx.saved_tensors
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or any(map(_is_batched, (d_features, *d_leaves))):
             return _through_reference(call, ctx.needs_input_grad, [inputs, *leaves], [d_features, *d_leaves])
         _, parameters = _grouped(call, leaves)
         d_end: DNCState = pytree.tree_unflatten(list(d_leaves), call.state_spec)
-        with using(call.shape.threads):
+        with using(call.shape.threads), torch.autocast("cpu", enabled=False):
             found = backward(call.shape, parameters, inputs, ctx.tape, d_features, d_end)
         return None, found.inputs, *pytree.tree_leaves(found.start), *pytree.tree_leaves(found.parameters)
+
+
+def _is_batched(tensor: Tensor) -> bool:
+    """Whether vmap holds it; `is_grads_batched` uses PyTorch's older vmap, which only the dispatch keys show."""
+    return "Batched" in str(torch._C._dispatch_keys(tensor))
 
 
 def _grouped(call: Call, leaves: Any) -> tuple[DNCState, Parameters]:
@@ -65,16 +70,21 @@ def _grouped(call: Call, leaves: Any) -> tuple[DNCState, Parameters]:
 def _through_reference(
     call: Call, wanted: tuple[bool, ...], tensors: list[Tensor], d_outputs: list[Tensor]
 ) -> tuple[Tensor | None, ...]:
-    """The gradients as a graph of their own, by running the call once more on the reference engine."""
+    """The gradients in PyTorch's own operations, by running the call once more on the reference engine."""
     if call.again is None:
-        raise RuntimeError('engine "fused" has no second derivatives (create_graph=True): use engine="reference"')
-    features, state = call.again()
+        raise RuntimeError(
+            'engine "fused" has no second derivatives (create_graph=True) and no batches of gradients '
+            '(is_grads_batched=True): use engine="reference"'
+        )
+    create_graph = torch.is_grad_enabled()
+    with torch.enable_grad():
+        features, state = call.again()
     gradients = iter(
         torch.autograd.grad(
             [features, *pytree.tree_leaves(state)],
             [tensor for tensor, want in zip(tensors, wanted[1:], strict=True) if want],
             d_outputs,
-            create_graph=True,
+            create_graph=create_graph,
             allow_unused=True,
         )
     )
