@@ -185,8 +185,8 @@ BAD_STATES = [
         ValueError,
         "state.read_words must have shape [2, 1, 4]",
     ),
-    (make_dnc, STATE.to(torch.float32), TypeError, f"state must be {FLOAT32}"),
-    (make_dnc, STATE.to("meta"), ValueError, "state must be on cpu like the parameters, got meta"),
+    (make_dnc, STATE.to(torch.float32), TypeError, f"state.memory.memory must be {FLOAT32}"),
+    (make_dnc, STATE.to("meta"), ValueError, "state.memory.memory must be on cpu like the parameters, got meta"),
     (make_dnc, with_controller(()), TypeError, "state.controller must be of type LSTMState, got tuple"),
     (make_dnc, with_controller(TWO_LAYERS), ValueError, "state.controller.hidden must have 1 layers, got 2"),
     (make_own, STATE, TypeError, OWN),
@@ -311,6 +311,6 @@ def test_autocast_takes_no_rounded_state():
     """The memory computes in its state's precision."""
     with (
         torch.autocast("cpu", dtype=torch.bfloat16),
-        pytest.raises(TypeError, match=r"state must be .*float32 like the parameters, got .*bfloat16"),
+        pytest.raises(TypeError, match=r"state.memory.memory must be .*float32 like the parameters, got .*bfloat16"),
     ):
         watched(make_dnc(dtype=torch.float32))(INPUT.float(), STATE.to(torch.bfloat16))

@@ -150,6 +150,7 @@ class DNC(Recurrent):
         check_type("state.memory", state.memory, MemoryState)
         W, R, like = self.word_size, self.read_heads, next(self.interface.parameters())
         check_shape("state.memory.memory", state.memory.memory, (*batch, None, W))
+        check_like("state.memory.memory", state.memory.memory, like)
         N = state.memory.memory.shape[-2]
         shapes = {"usage": (*batch, N), "precedence": (*batch, N), "link": (*batch, N, N)}
         shapes |= {"write_weights": (*batch, N), "read_weights": (*batch, R, N)}

@@ -94,11 +94,11 @@ def kernel(name: str, parallel: bool) -> Callable[..., None]:
     import numba
 
     from torchdnc.engines.fused.kernels import batch
-    from torchdnc.engines.fused.kernels.options import FAST
+    from torchdnc.engines.fused.kernels.options import EXACT
 
     function = _renamed(getattr(batch, name), f"{name}_{'parallel' if parallel else 'serial'}_{_version()}")
     how: Any = ONLY_LOOPS if parallel else False
-    made = numba.njit(parallel=how, **FAST)(function)
+    made = numba.njit(parallel=how, **EXACT)(function)
     # Where neither the package nor the user's own cache can be written, every process compiles for itself.
     with suppress(RuntimeError):
         made.enable_caching()

@@ -2,11 +2,11 @@
 
 from numba import njit
 
-from torchdnc.engines.fused.kernels.options import FAST
+from torchdnc.engines.fused.kernels.options import EXACT
 from torchdnc.engines.fused.kernels.vectors import sigmoid_in_place, tanh_into
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def lstm_row(gates, cell_prev, cell, squashed, hidden, bits, H):
     """s := σ(f) s + σ(i) tanh(c), h := σ(o) tanh(s); gates [i, f, c, o] are squashed in place, tanh(s) is kept."""
     sigmoid_in_place(gates[: 2 * H], bits)
@@ -20,7 +20,7 @@ def lstm_row(gates, cell_prev, cell, squashed, hidden, bits, H):
         hidden[j] = gates[3 * H + j] * squashed[j]
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def lstm_row_backward(gates, d_gates, cell_prev, squashed, d_hidden, d_cell, bound, H):
     """d_gates: of the raw gates; d_cell: of s_t on entry, of s_{t−1} on return; d_hidden is clipped to the bound."""
     one = gates.dtype.type(1)
@@ -35,7 +35,7 @@ def lstm_row_backward(gates, d_gates, cell_prev, squashed, d_hidden, d_cell, bou
         d_cell[j] = d_s * f
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def tanh_row_backward(d_gates, hidden, d_hidden, bound):
     """d_gates: of a, where h = tanh(a); d_hidden is clipped to the bound."""
     one = hidden.dtype.type(1)

@@ -12,7 +12,7 @@ def tape_size(N: int, R: int) -> int:
 
 def work_size(N: int, R: int) -> int:
     """Numbers per row that a step and its gradient, which needs more, have to work with."""
-    return 3 * R * N + 3 * N
+    return 3 * R * N + 4 * N
 
 
 @njit(**EXACT)

@@ -5,7 +5,7 @@ from numba import njit
 
 from torchdnc.engines.fused.kernels.interface import squash
 from torchdnc.engines.fused.kernels.layout import interface_parts, part, tape_parts
-from torchdnc.engines.fused.kernels.options import EXACT, FAST
+from torchdnc.engines.fused.kernels.options import EXACT
 from torchdnc.engines.fused.kernels.vectors import add_scaled, dot, length, softmax_in_place, total
 
 # An insertion sort that moves more than this many slots per slot gives up for a merge sort.
@@ -30,7 +30,7 @@ def sort_free_list(order, usage):
             return
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def write(memory, weights, erase, vector, N, W):
     """M := M ∘ (1 − w eᵀ) + w vᵀ."""
     one = memory.dtype.type(1)
@@ -40,7 +40,7 @@ def write(memory, weights, erase, vector, N, W):
             slot[k] = slot[k] * (one - weight * erase[k]) + weight * vector[k]
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def link_row(row, i, weights, precedence_prev):
     """The i-th row of L := (1 − w[i] − w[j]) L + w[i] p[j], with no link to itself."""
     weight = weights[i]
@@ -50,14 +50,14 @@ def link_row(row, i, weights, precedence_prev):
     row[i] = 0
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def relink(link, weights, precedence_prev, N):
     """The link update alone."""
     for i in range(N):
         link_row(part(link, i, N), i, weights, precedence_prev)
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def link_and_follow(link, weights, precedence_prev, read_weights_prev, forward, backward, N, R):
     """The link update, and f = L w^r and b = Lᵀ w^r of every head while a row is at hand."""
     backward[:] = 0
@@ -70,7 +70,7 @@ def link_and_follow(link, weights, precedence_prev, read_weights_prev, forward, 
             add_scaled(part(backward, r, N), row, head[i])
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def count_usage(usage, usage_prev, write_weights_prev, read_weights_prev, free_gates, N, R):
     """u := (1 − (1 − u)(1 − w^w)) Π_r (1 − f^r w^r)."""
     one = usage.dtype.type(1)
@@ -82,7 +82,7 @@ def count_usage(usage, usage_prev, write_weights_prev, read_weights_prev, free_g
             usage[i] *= one - gate * head[i]
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def choose_write(weights, content, usage, order, alloc_gate, write_gate, N):
     """w^w := g^w (g^a a + (1 − g^a) c), the allocation a taken along the free list."""
     one = weights.dtype.type(1)
@@ -93,7 +93,7 @@ def choose_write(weights, content, usage, order, alloc_gate, write_gate, N):
         used_before *= usage[slot]
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def look_up(memory, lengths, keys, strengths, content, bits, N, W, R):
     """content := C(M, k, β) of every key, from the slots and their lengths."""
     for r in range(R):
@@ -104,7 +104,7 @@ def look_up(memory, lengths, keys, strengths, content, bits, N, W, R):
         softmax_in_place(weights, bits)
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def step_row(prev, row, order, xi, memory, link, reads, work, bits, N, W, R):
     """One step of one row.
 

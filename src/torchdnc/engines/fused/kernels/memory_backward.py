@@ -8,11 +8,12 @@ from numba import njit
 
 from torchdnc.engines.fused.kernels.interface import unsquash
 from torchdnc.engines.fused.kernels.layout import interface_parts, part, tape_parts
-from torchdnc.engines.fused.kernels.options import FAST
-from torchdnc.engines.fused.kernels.vectors import add_scaled, dot, length, softmax_backward, total
+from torchdnc.engines.fused.kernels.memory import link_row
+from torchdnc.engines.fused.kernels.options import EXACT
+from torchdnc.engines.fused.kernels.vectors import add_scaled, dot, dot_of_three, length, softmax_backward, total
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def look_up_backward(memory, lengths, keys, strengths, d_scores, d_memory, d_keys, d_strengths, dots, N, W, R):
     """Gradients of slots, keys and strengths, from those of the scores β k·M[i] / (|k| |M[i]|)."""
     one = memory.dtype.type(1)
@@ -35,64 +36,54 @@ def look_up_backward(memory, lengths, keys, strengths, d_scores, d_memory, d_key
                 d_key[k] += scale * slot[k]
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def follow_backward(
     link_prev, d_link, weights, precedence_prev, read_weights_prev, d_heads, modes, d_weights, d_precedence_prev,
-    back, ahead, N, R,
+    back, ahead, linked, N, R,
 ):  # fmt: skip
     """One pass over the links: gradients through f = L w^r, b = Lᵀ w^r and the link update.
 
     d_heads: gradient of the read weightings. d_link: of L_t from later steps, of L_{t−1} on return.
-    back := Lᵀ d_heads and ahead := L d_heads, from which the gradients of the heads before and of the modes follow.
+    back := Lᵀ d_heads and ahead := L d_heads, from which the gradients of the heads before and of the modes follow;
+    linked: room for a row of L_t.
     """
     one = link_prev.dtype.type(1)
     back[:] = 0
     for i in range(N):
         old, grad = part(link_prev, i, N), part(d_link, i, N)
-        weight = weights[i]
-        keep = one - weight
+        linked[:] = old
+        link_row(linked, i, weights, precedence_prev)
         for r in range(R):
-            head, d_head, to = part(read_weights_prev, r, N), part(d_heads, r, N), part(back, r, N)
+            head, d_head = part(read_weights_prev, r, N), part(d_heads, r, N)
             mine = d_head[i]
             by_forward, by_backward = modes[3 * r + 2] * mine, modes[3 * r] * head[i]
-            reached = link_prev.dtype.type(0)
+            ahead[r * N + i] = dot(linked, d_head)
+            add_scaled(part(back, r, N), linked, mine)
             for j in range(N):
-                linked = (keep - weights[j]) * old[j] + weight * precedence_prev[j]
-                to[j] += linked * mine
-                reached += linked * d_head[j]
                 grad[j] += by_forward * head[j] + by_backward * d_head[j]
-            # No slot is linked to itself.
-            linked = (keep - weight) * old[i] + weight * precedence_prev[i]
-            to[i] -= linked * mine
-            ahead[r * N + i] = reached - linked * d_head[i]
         grad[i] = 0
-        mine = link_prev.dtype.type(0)
+        d_weights[i] += dot(grad, precedence_prev) - dot(grad, old)
+        add_scaled(d_precedence_prev, grad, weights[i])
+        keep = one - weights[i]
         for j in range(N):
-            faded = grad[j] * old[j]
-            mine += grad[j] * precedence_prev[j] - faded
-            d_weights[j] -= faded
-            d_precedence_prev[j] += grad[j] * weight
+            d_weights[j] -= grad[j] * old[j]
             grad[j] *= keep - weights[j]
-        d_weights[i] += mine
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def write_backward(memory_prev, d_memory, weights, erase, vector, d_weights, d_erase, d_vector, N, W):
     """Through M_t = M_{t−1} ∘ (1 − w eᵀ) + w vᵀ; d_memory: of M_t on entry, of M_{t−1} on return."""
     one = memory_prev.dtype.type(1)
     for i in range(N):
         old, grad, weight = part(memory_prev, i, W), part(d_memory, i, W), weights[i]
-        mine = memory_prev.dtype.type(0)
+        d_weights[i] += dot(grad, vector) - dot_of_three(grad, old, erase)
         for k in range(W):
-            gone = grad[k] * old[k]
-            mine += grad[k] * vector[k] - gone * erase[k]
-            d_erase[k] -= gone * weight
+            d_erase[k] -= grad[k] * old[k] * weight
             d_vector[k] += grad[k] * weight
             grad[k] *= one - weight * erase[k]
-        d_weights[i] += mine
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def choose_write_backward(
     usage,
     order,
@@ -130,7 +121,7 @@ def choose_write_backward(
         later = mine * (one - usage[slot]) + usage[slot] * later
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def count_usage_backward(
     usage_prev, write_weights_prev, read_weights_prev, free_gates, d_usage, d_write, d_heads, d_free, kept, others,
     through_writes, N, R,
@@ -160,7 +151,7 @@ def count_usage_backward(
         d_write[i] = through * (one - usage_prev[i]) * through_writes
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def step_row_backward(
     prev, row, order, xi, d_xi, memory_prev, memory, link_prev, d_memory, d_link, d_state, d_reads, work, N, W, R,
     through_writes,
@@ -189,7 +180,12 @@ def step_row_backward(
     )
     back, ahead, d_scores = work[: R * N], work[R * N : 2 * R * N], work[2 * R * N : 3 * R * N]
     spare = work[3 * R * N :]
-    one_slot, two_slot, d_precedence_prev = spare[:N], spare[N : 2 * N], spare[2 * N : 3 * N]
+    one_slot, two_slot, d_precedence_prev, linked = (
+        part(spare, 0, N),
+        part(spare, 1, N),
+        part(spare, 2, N),
+        part(spare, 3, N),
+    )
     one = memory.dtype.type(1)
     d_xi[:] = 0
 
@@ -215,7 +211,7 @@ def step_row_backward(
     # link and directional_weights
     follow_backward(
         link_prev, d_link, write_weights, precedence_prev, read_weights_prev, d_heads, modes, d_write,
-        d_precedence_prev, back, ahead, N, R,
+        d_precedence_prev, back, ahead, linked, N, R,
     )  # fmt: skip
     for r in range(R):
         to, fro, head, d_head = (

@@ -2,10 +2,9 @@
 
 from typing import Any, Final
 
-FAST: Final[dict[str, Any]] = {
-    # Sums may be reordered, which is what lets them run in vector registers; NaN and infinity keep their meaning.
-    "fastmath": {"reassoc", "contract", "nsz"},
-    "error_model": "numpy",
-    "nogil": True,
-}
-EXACT: Final[dict[str, Any]] = FAST | {"fastmath": False}
+EXACT: Final[dict[str, Any]] = {"error_model": "numpy", "nogil": True}
+"""As written: a loop that runs in vector registers gives the same bits as one that does not. Which it is depends on
+where its arrays happen to lie in memory, and a run must not."""
+
+SUMMING: Final[dict[str, Any]] = EXACT | {"fastmath": {"reassoc", "contract", "nsz"}}
+"""For functions that only sum, and store nothing: in any order, which is what vector registers need."""

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import njit
 
-from torchdnc.engines.fused.kernels.options import EXACT, FAST
+from torchdnc.engines.fused.kernels.options import EXACT, SUMMING
 from torchdnc.ops.content import COSINE_EPSILON
 
 # Below this 2^x is under the smallest normal float32, and the exponent bits would wrap around.
@@ -14,7 +14,7 @@ LEAST_EXPONENT = -126.0
 SMALL = 0.35
 
 
-@njit(**FAST)
+@njit(**SUMMING)
 def dot(a, b):
     """Σ a b."""
     total = a.dtype.type(0)
@@ -23,7 +23,16 @@ def dot(a, b):
     return total
 
 
-@njit(**FAST)
+@njit(**SUMMING)
+def dot_of_three(a, b, c):
+    """Σ a b c."""
+    total = a.dtype.type(0)
+    for i in range(a.shape[0]):
+        total += a[i] * b[i] * c[i]
+    return total
+
+
+@njit(**SUMMING)
 def total(a):
     """Σ a."""
     result = a.dtype.type(0)
@@ -32,20 +41,20 @@ def total(a):
     return result
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def add_scaled(out, a, scale):
     """out += scale a."""
     for i in range(out.shape[0]):
         out[i] += a[i] * scale
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def length(a):
     """sqrt(|a|² + ε)."""
     return a.dtype.type(math.sqrt(dot(a, a) + a.dtype.type(COSINE_EPSILON)))
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def exp_in_place(z, bits):
     """z := e^z.
 
@@ -74,7 +83,7 @@ def exp_in_place(z, bits):
         z[i] *= powers[i]
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def softmax_in_place(z, bits):
     """z := softmax(z)."""
     top = z[0]
@@ -88,7 +97,7 @@ def softmax_in_place(z, bits):
         z[i] *= scale
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def softmax_backward(weights, gradient, out):
     """out := gradient of the scores, from that of the weights."""
     mean = dot(weights, gradient)
@@ -96,7 +105,7 @@ def softmax_backward(weights, gradient, out):
         out[i] = weights[i] * (gradient[i] - mean)
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def sigmoid_in_place(z, bits):
     """z := 1 / (1 + e^−z)."""
     one = z.dtype.type(1)
@@ -108,7 +117,7 @@ def sigmoid_in_place(z, bits):
         z[i] = one / (one + z[i])
 
 
-@njit(**FAST)
+@njit(**EXACT)
 def tanh_into(z, out, bits):
     """out := tanh(z)."""
     if z.itemsize == 8:
