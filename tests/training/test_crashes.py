@@ -144,6 +144,7 @@ def test_foreign_row(whole: Path, tmp_path: Path, line: str) -> None:
     [
         ({"random"}, "lacks random$"),
         ({"progress"}, "lacks progress$"),
+        ({"optimizer"}, "lacks optimizer$"),
         ({"random", "progress"}, "random and progress$"),
     ],
 )
@@ -160,6 +161,36 @@ def test_foreign_checkpoint(whole: Path, tmp_path: Path, lost: set[str], sentenc
 
 def _stop_at_once() -> None:
     raise KeyboardInterrupt
+
+
+def test_weights_without_their_training_state_are_not_overwritten(whole: Path, tmp_path: Path) -> None:
+    run = copied(whole, tmp_path / "run")
+    (run / "training.safetensors").unlink()
+    before = (run / "model.safetensors").read_bytes()
+    with pytest.raises(ValueError, match=r"has model.safetensors and no training.safetensors"):
+        resume(run)
+    assert (run / "model.safetensors").read_bytes() == before
+
+
+def test_another_optimizer_in_the_configuration_is_refused(whole: Path, tmp_path: Path) -> None:
+    run = copied(whole, tmp_path / "run")
+    text = (run / "config.json").read_text()
+    assert '"name": "adam"' in text
+    (run / "config.json").write_text(text.replace('"name": "adam"', '"name": "rmsprop"'))
+    with pytest.raises(ValueError, match="was saved with the optimizer Adam, and config"):
+        resume(run, steps=20)
+
+
+def test_fewer_steps_than_made_are_refused(whole: Path, tmp_path: Path) -> None:
+    run = copied(whole, tmp_path / "run")
+    with pytest.raises(ValueError, match="steps must be at least 12, which the run has made, got 5"):
+        resume(run, steps=5)
+    assert '"steps": 12' in (run / "config.json").read_text()
+
+
+def test_more_threads_than_can_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="threads must be at most 1024, got 100000"):
+        tiny(threads=100_000)
 
 
 def test_kill_9(tmp_path: Path) -> None:

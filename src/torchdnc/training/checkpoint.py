@@ -48,7 +48,7 @@ def save_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     weights = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
     tensors = {f"model/{name}": tensor for name, tensor in weights.items()}
     tensors |= _optimizer_tensors(optimizer) | {"random": torch.get_rng_state()}
-    metadata = {"format": "pt", "progress": json.dumps(asdict(progress))}
+    metadata = {"format": "pt", "progress": json.dumps(asdict(progress)), "optimizer": type(optimizer).__name__}
     write_atomically(folder / TRAINING, safetensors.torch.save(tensors, metadata))
     write_atomically(folder / WEIGHTS, safetensors.torch.save(weights, {"format": "pt"}))
 
@@ -57,11 +57,17 @@ def load_checkpoint(folder: Path, model: nn.Module, optimizer: torch.optim.Optim
     """Put model, optimiser and torch's random numbers where a run stood; None if it never was saved."""
     path = folder / TRAINING
     if not path.exists():
+        if (folder / WEIGHTS).exists():
+            # It is written after the other: the run was saved, and starting afresh would overwrite it.
+            raise ValueError(f"{folder} has {WEIGHTS} and no {TRAINING}, without which the run cannot go on")
         return None
     tensors, metadata = _read(path)
-    if missing := [name for name in ("random", "progress") if name not in tensors | metadata]:
+    if missing := [name for name in ("random", "progress", "optimizer") if name not in tensors | metadata]:
         raise ValueError(f"{path} is no checkpoint of a run: it lacks {' and '.join(missing)}")
     _fill(model, _under("model/", tensors), path)
+    if (saved := metadata["optimizer"]) != type(optimizer).__name__:
+        name = type(optimizer).__name__
+        raise ValueError(f"{path} was saved with the optimizer {saved}, and config.json asks for {name}")
     _load_optimizer(optimizer, _under("optimizer/", tensors))
     torch.set_rng_state(tensors["random"])
     return Progress(**json.loads(metadata["progress"]))

@@ -12,6 +12,9 @@ from torchdnc.training.models import MODELS, DNCModel, Model
 from torchdnc.training.optim import Optimizer
 from torchdnc.training.plain import from_plain, to_plain
 
+# More than any machine has cores; OpenMP dies of a number that it cannot make.
+MOST_THREADS = 1024
+
 
 @dataclass(frozen=True)
 class Goal:
@@ -62,6 +65,8 @@ class RunConfig:
             check_size(name, getattr(self, name))
         if self.threads is not None:
             check_size("threads", self.threads)
+            if self.threads > MOST_THREADS:
+                raise ValueError(f"threads must be at most {MOST_THREADS}, got {self.threads}")
         check_size("seed", self.seed, least=0)
         check_bound("max_minutes", self.max_minutes)
 

@@ -66,6 +66,8 @@ def resume(
         with _settings(config):
             learner = _Learner(config)
             progress = load_checkpoint(run_dir, learner.model, learner.optimizer) or Progress()
+            if steps is not None and steps < progress.step:
+                raise ValueError(f"steps must be at least {progress.step}, which the run has made, got {steps}")
             metrics.cut_after(progress.step)
             if config != old:
                 write_config(run_dir, config, before)

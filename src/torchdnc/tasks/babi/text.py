@@ -73,7 +73,7 @@ def _sentences(path: Path) -> Iterator[tuple[int, int, Sentence]]:
 
 def _decoded(path: Path) -> str:
     try:
-        return path.read_text("utf-8")
+        return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} must be text in UTF-8, got {error}") from None
 
