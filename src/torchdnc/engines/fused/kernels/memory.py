@@ -41,12 +41,12 @@ def write(memory, weights, erase, vector, N, W):
 
 
 @njit(**EXACT)
-def link_row(row, i, weights, precedence_prev):
-    """The i-th row of L := (1 − w[i] − w[j]) L + w[i] p[j], with no link to itself."""
+def link_row(row, row_prev, i, weights, precedence_prev):
+    """The i-th row of L = (1 − w[i] − w[j]) L_{t−1} + w[i] p[j], with no link to itself; may be done in place."""
     weight = weights[i]
     keep = row.dtype.type(1) - weight
     for j in range(row.shape[0]):
-        row[j] = (keep - weights[j]) * row[j] + weight * precedence_prev[j]
+        row[j] = (keep - weights[j]) * row_prev[j] + weight * precedence_prev[j]
     row[i] = 0
 
 
@@ -54,7 +54,8 @@ def link_row(row, i, weights, precedence_prev):
 def relink(link, weights, precedence_prev, N):
     """The link update alone."""
     for i in range(N):
-        link_row(part(link, i, N), i, weights, precedence_prev)
+        row = part(link, i, N)
+        link_row(row, row, i, weights, precedence_prev)
 
 
 @njit(**EXACT)
@@ -63,7 +64,7 @@ def link_and_follow(link, weights, precedence_prev, read_weights_prev, forward, 
     backward[:] = 0
     for i in range(N):
         row = part(link, i, N)
-        link_row(row, i, weights, precedence_prev)
+        link_row(row, row, i, weights, precedence_prev)
         for r in range(R):
             head = part(read_weights_prev, r, N)
             forward[r * N + i] = dot(row, head)

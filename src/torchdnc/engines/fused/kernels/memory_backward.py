@@ -51,8 +51,7 @@ def follow_backward(
     back[:] = 0
     for i in range(N):
         old, grad = part(link_prev, i, N), part(d_link, i, N)
-        linked[:] = old
-        link_row(linked, i, weights, precedence_prev)
+        link_row(linked, old, i, weights, precedence_prev)
         for r in range(R):
             head, d_head = part(read_weights_prev, r, N), part(d_heads, r, N)
             mine = d_head[i]
