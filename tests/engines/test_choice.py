@@ -109,12 +109,17 @@ def test_without_a_place_for_a_cache_it_compiles_for_itself(monkeypatch: pytest.
     from numba.core import caching
 
     from torchdnc.engines.fused import compiled
+    from torchdnc.engines.fused.kernels import sequence
+
+    def double(numbers):
+        for i in range(len(numbers)):
+            numbers[i] *= 2
 
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
-    fresh = compiled.kernel.__wrapped__("feedforward_backward", False)
-    hidden, given, found = np.full((1, 1, 2), 0.5), np.ones((1, 2)), np.empty((1, 2))
-    fresh(found, hidden, 0, given, np.ones(1, np.bool_), np.inf)
-    assert found.tolist() == [[0.75, 0.75]]
+    monkeypatch.setattr(sequence, "double", double, raising=False)
+    numbers = np.arange(3.0)
+    compiled.kernel.__wrapped__("double", False)(numbers)
+    assert numbers.tolist() == [0, 2, 4]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")

@@ -72,9 +72,11 @@ def run(
     from torchdnc.engines.fused.function import Call, FusedSequence
     from torchdnc.engines.fused.sequence import Parameters
 
-    shape = _shape(network, inputs, state, lengths, reset)
+    T, B, _ = inputs.shape
+    alive = np.ones((T, B), np.bool_) if lengths is None else np.arange(T)[:, None] < lengths.numpy()
+    fresh = np.zeros_like(alive) if reset is None else alive & reset.numpy()
     if lengths is not None:
-        inputs = inputs.masked_fill(~torch.from_numpy(shape.alive).unsqueeze(-1), 0)
+        inputs = inputs.masked_fill(~torch.from_numpy(alive).unsqueeze(-1), 0)
     layers, interface = network.controller.layers, network.interface
     parameters = Parameters(
         tuple(layer.weight for layer in layers),
@@ -85,20 +87,19 @@ def run(
     leaves, state_spec = pytree.tree_flatten(state)
     weights, parameter_spec = pytree.tree_flatten(parameters)
     again = partial(reference.run, network, inputs, state, initial, lengths, reset) if second_derivatives else None
-    call = Call(shape, state_spec, parameter_spec, again)
+    call = Call(_sizes(network, inputs, state), alive, fresh, state_spec, parameter_spec, again)
     features, *ends = FusedSequence.apply(call, inputs, *leaves, *weights)
     end: DNCState = pytree.tree_unflatten(ends, state_spec)
     return features, end
 
 
-def _shape(network: Any, inputs: Tensor, state: DNCState, lengths: Tensor | None, reset: Tensor | None) -> Any:
-    from torchdnc.engines.fused.sequence import Shape
+def _sizes(network: Any, inputs: Tensor, state: DNCState) -> Any:
+    from torchdnc.engines.fused.kernels.arrays import Sizes
 
     T, B, I = inputs.shape
     controller, memory = network.controller, state.memory
-    alive = np.ones((T, B), np.bool_) if lengths is None else np.arange(T)[:, None] < lengths.numpy()
     bound = controller.activation_gradient_clip
-    return Shape(
+    return Sizes(
         T=T,
         B=B,
         I=I,
@@ -108,9 +109,9 @@ def _shape(network: Any, inputs: Tensor, state: DNCState, lengths: Tensor | None
         R=network.read_heads,
         layers=controller.num_layers,
         recurrent=isinstance(state.controller, LSTMState),
-        through_writes=network.options.usage_gradient,
         bound=math.inf if bound is None else bound,
-        threads=compiled.threads(rows=B, work=memory.link.numel() + memory.memory.numel()),
-        alive=alive,
-        fresh=np.zeros_like(alive) if reset is None else alive & reset.numpy(),
+        through_writes=network.options.usage_gradient,
+        keep=True,
+        every=max(1, math.isqrt(T)),
+        shares=compiled.threads(rows=B, work=T * (memory.link.numel() + memory.memory.numel())),
     )

@@ -86,17 +86,17 @@ def using(count: int) -> Iterator[None]:
 
 @functools.cache
 def kernel(name: str, parallel: bool) -> Callable[..., None]:
-    """A function of `kernels.batch`, compiled. One version serves every size; there is one per dtype.
+    """A function of `kernels.sequence`, compiled. One version serves every size; there is one per dtype.
 
     The serial version is not the parallel one on a single thread: that would still wake OpenMP, whose threads wait
     for each other, and on a busy machine wait long.
     """
     import numba
 
-    from torchdnc.engines.fused.kernels import batch
+    from torchdnc.engines.fused.kernels import sequence
     from torchdnc.engines.fused.kernels.options import EXACT
 
-    function = _renamed(getattr(batch, name), f"{name}_{'parallel' if parallel else 'serial'}_{_version()}")
+    function = _renamed(getattr(sequence, name), f"{name}_{'parallel' if parallel else 'serial'}_{_version()}")
     how: Any = ONLY_LOOPS if parallel else False
     made = numba.njit(parallel=how, **EXACT)(function)
     # Where neither the package nor the user's own cache can be written, every process compiles for itself.

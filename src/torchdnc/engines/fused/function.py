@@ -9,19 +9,22 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from torchdnc.engines.fused.backward import backward
 from torchdnc.engines.fused.compiled import using
-from torchdnc.engines.fused.sequence import Parameters, Shape, forward
+from torchdnc.engines.fused.kernels.arrays import Array, Sizes
+from torchdnc.engines.fused.sequence import Parameters, backward, forward
 from torchdnc.types import DNCState
 
 
 class Call(NamedTuple):
     """What a call is besides its tensors.
 
-    again: the same call on the reference, for second derivatives; None to refuse them.
+    alive, fresh: [T, B], see `kernels.arrays.Tape`. again: the same call on the reference, for second derivatives;
+    None to refuse them.
     """
 
-    shape: Shape
+    sizes: Sizes
+    alive: Array
+    fresh: Array
     state_spec: Any
     parameter_spec: Any
     again: Callable[[], tuple[Tensor, DNCState]] | None
@@ -34,12 +37,13 @@ class FusedSequence(torch.autograd.Function):
     def forward(ctx: Any, call: Call, inputs: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
         keep = any(ctx.needs_input_grad)
         start, parameters = _grouped(call, leaves)
-        with using(call.shape.threads):
-            features, tape = forward(call.shape, parameters, start, inputs, keep)
+        sizes = call.sizes._replace(keep=keep)
+        with using(sizes.shares):
+            features, end, tape = forward(sizes, parameters, start, inputs, call.alive, call.fresh)
         if keep:
-            ctx.call, ctx.tape = call, tape
+            ctx.call, ctx.sizes, ctx.tape = call, sizes, tape
             ctx.save_for_backward(inputs, *leaves)
-        return features, *pytree.tree_leaves(tape.end())
+        return features, *pytree.tree_leaves(end)
 
     @staticmethod
     def backward(ctx: Any, d_features: Tensor, *d_leaves: Tensor) -> tuple[Tensor | None, ...]:
@@ -49,8 +53,8 @@ class FusedSequence(torch.autograd.Function):
             return _through_reference(call, ctx.needs_input_grad, [inputs, *leaves], [d_features, *d_leaves])
         _, parameters = _grouped(call, leaves)
         d_end: DNCState = pytree.tree_unflatten(list(d_leaves), call.state_spec)
-        with using(call.shape.threads), torch.autocast("cpu", enabled=False):
-            found = backward(call.shape, parameters, inputs, ctx.tape, d_features, d_end)
+        with using(ctx.sizes.shares), torch.autocast("cpu", enabled=False):
+            found = backward(ctx.sizes, parameters, inputs, ctx.tape, d_features, d_end)
         return None, found.inputs, *pytree.tree_leaves(found.start), *pytree.tree_leaves(found.parameters)
 
 

@@ -1,44 +1,18 @@
-"""A sequence forward: PyTorch's matrix products, compiled kernels for everything else. Backward: `backward.py`."""
+"""A sequence there and back: the products over all steps at once are PyTorch's, the loop over time is compiled."""
 
 from __future__ import annotations
 
 import math
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from torchdnc.engines.fused.compiled import kernel
+from torchdnc.engines.fused.kernels.arrays import Array, Carried, Found, Scratch, Sizes, Tape, Weights
 from torchdnc.engines.fused.kernels.layout import tape_parts, tape_size, work_size
 from torchdnc.ops.content import COSINE_EPSILON
 from torchdnc.types import DNCState, LSTMState, MemoryState
-
-Array = np.ndarray[Any, Any]
-
-
-class Shape(NamedTuple):
-    """Sizes of a call, and what does not change within it.
-
-    layers: of the controller; recurrent: it is an LSTM; through_writes: gradients flow from the usage into the write
-    weights before; bound: of the activations' gradients; alive [T, B]: before a row's end; fresh [T, B]: rows that
-    start afresh, never past their end.
-    """
-
-    T: int
-    B: int
-    I: int
-    H: int
-    N: int
-    W: int
-    R: int
-    layers: int
-    recurrent: bool
-    through_writes: bool
-    bound: float
-    threads: int
-    alive: Array
-    fresh: Array
 
 
 class Parameters(NamedTuple):
@@ -50,173 +24,194 @@ class Parameters(NamedTuple):
     interface_bias: Tensor
 
 
-def numpy(tensor: Tensor) -> Array:
-    """The tensor's numbers, shared."""
-    array: Array = tensor.detach().numpy()
+class Gradients(NamedTuple):
+    """Gradients of the inputs, of the state before the first step, of the parameters."""
+
+    inputs: Tensor
+    start: DNCState
+    parameters: Parameters
+
+
+def forward(
+    sizes: Sizes, parameters: Parameters, start: DNCState, inputs: Tensor, alive: Array, fresh: Array
+) -> tuple[Tensor, DNCState, Tape]:
+    """Features [T, B, layers·H + R·W], the state after the last step, and the tape.
+
+    Args:
+        sizes, parameters: of the call.
+        start: the state before the first step.
+        inputs: [T, B, I].
+        alive, fresh: [T, B], see `Tape`.
+    """
+    tape = _tape(sizes, start, inputs, alive, fresh)
+    flat = inputs.reshape(sizes.T * sizes.B, sizes.I)
+    for gates, weight, bias in zip(tape.gates, parameters.weights, parameters.biases, strict=True):
+        torch.addmm(bias, flat, weight[:, : sizes.I].t(), out=torch.from_numpy(gates).flatten(0, 1))
+    features = inputs.new_empty(sizes.T, sizes.B, sizes.layers * sizes.H + sizes.R * sizes.W)
+    kernel("forward", sizes.shares > 1)(
+        sizes, _weights(parameters), tape, _scratch(sizes, inputs, replay=False), _array(features)
+    )  # fmt: skip
+    return features, _end(sizes, tape), tape
+
+
+def backward(
+    sizes: Sizes, parameters: Parameters, inputs: Tensor, tape: Tape, d_features: Tensor, d_end: DNCState
+) -> Gradients:
+    """Gradients of a sequence, from those of its features and of its final state."""
+    carried = _carried(sizes, d_end)
+    found = Found(_empty(tape.gates.shape, inputs), _empty(tape.interfaces.shape, inputs))
+    scratch = _scratch(sizes, inputs, replay=True)
+    kernel("backward", sizes.shares > 1)(sizes, _weights(parameters), tape, scratch, _array(d_features), carried, found)
+    return _collect(sizes, parameters, inputs, tape, carried, found)
+
+
+def _array(tensor: Tensor) -> Array:
+    """The tensor's numbers, shared if they lie in order."""
+    array: Array = tensor.detach().contiguous().numpy()
     return array
 
 
-def parts_of(rows: Tensor, shape: Shape) -> tuple[Tensor, ...]:
-    """`tape_parts` of many rows at once: views with the parts along the last dimension."""
-    return tuple(part.movedim(0, -1) for part in tape_parts.py_func(rows.movedim(-1, 0), shape.N, shape.R))
+def _empty(shape: Any, like: Tensor) -> Array:
+    return _array(like.new_empty(shape))
 
 
-class Tape:
-    """What forward leaves for backward. Memory and links are kept every √T steps only, and replayed between."""
-
-    def __init__(self, shape: Shape, start: DNCState, inputs: Tensor, parameters: Parameters, keep: bool) -> None:
-        self.shape, self.keep, self.every = shape, keep, max(1, math.isqrt(shape.T))
-        T, B, H, N = shape.T, shape.B, shape.H, shape.N
-        places, steps = (T + 1, T) if keep else (2, 1)
-        make = inputs.new_empty
-        self.rows = make(places, B, tape_size(N, shape.R))
-        self.orders = np.empty((places, B, N), np.int32)
-        self.reads = make(places, B, shape.R * shape.W)
-        self.hidden = [make(places, B, H) for _ in range(shape.layers)]
-        self.cells = [make(places, B, H) for _ in range(shape.layers * shape.recurrent)]
-        self.squashed = [make(steps, B, H) for _ in self.cells]
-        self.memory = start.memory.memory.flatten(1).clone()
-        self.link = start.memory.link.flatten(1).clone()
-        self.memories: list[Tensor] = []
-        self.links: list[Tensor] = []
-        # What a row that starts afresh comes from. An empty slot has the length sqrt(ε).
-        self.no_cell, self.no_memory = inputs.new_zeros(H), inputs.new_zeros(N * shape.W)
-        self.no_row = inputs.new_zeros(tape_size(N, shape.R))
-        parts_of(self.no_row, shape)[3].fill_(math.sqrt(COSINE_EPSILON))
-        # The inputs' share of every layer, one product for all steps; the loop adds the rest.
-        flat = inputs.reshape(T * B, shape.I)
-        self.gates = [
-            torch.addmm(bias, flat, weight[:, : shape.I].t()).unflatten(0, (T, B))
-            for weight, bias in zip(parameters.weights, parameters.biases, strict=True)
-        ]
-        self.interfaces = make(T, B, len(parameters.interface))
-        self._begin(start)
-
-    def _begin(self, start: DNCState) -> None:
-        memory = start.memory
-        usage, write_weights, precedence, lengths, _, read_weights, _ = parts_of(self.rows[0], self.shape)
-        usage.copy_(memory.usage)
-        write_weights.copy_(memory.write_weights)
-        precedence.copy_(memory.precedence)
-        lengths.copy_((memory.memory.square().sum(-1) + COSINE_EPSILON).sqrt())
-        read_weights.copy_(memory.read_weights.flatten(1))
-        self.orders[0] = np.arange(self.shape.N)
-        self.reads[0] = start.read_words.flatten(1)
-        if self.shape.recurrent:
-            for buffer, value in zip(
-                (*self.hidden, *self.cells), (*start.controller[0], *start.controller[1]), strict=True
-            ):
-                buffer[0] = value
-
-    def place(self, t: int) -> int:
-        """Where the values after t steps lie."""
-        return t if self.keep else t % 2
-
-    def checkpoint(self, t: int) -> None:
-        """Keeps memory and links before step t, if it is time."""
-        if self.keep and t % self.every == 0:
-            self.memories.append(self.memory.clone())
-            self.links.append(self.link.clone())
-
-    def end(self) -> DNCState:
-        """The state after the last step, sharing nothing that backward reads."""
-        shape = self.shape
-        last = self.place(shape.T)
-        usage, write_weights, precedence, _, _, read_weights, _ = parts_of(self.rows[last], shape)
-        memory = MemoryState(
-            memory=self.memory.unflatten(1, (shape.N, shape.W)),
-            usage=usage.clone(),
-            precedence=precedence.clone(),
-            link=self.link.unflatten(1, (shape.N, shape.N)),
-            write_weights=write_weights.clone(),
-            read_weights=read_weights.unflatten(1, (shape.R, shape.N)).clone(),
-        )
-        hidden, cell = (tuple(buffer[last].clone() for buffer in each) for each in (self.hidden, self.cells))
-        controller = LSTMState(hidden, cell) if shape.recurrent else ()
-        return DNCState(controller, memory, self.reads[last].unflatten(1, (shape.R, shape.W)).clone())
+def _weights(parameters: Parameters) -> Weights:
+    first, *others = parameters.weights
+    layers = torch.cat([weight.flatten() for weight in parameters.weights]) if others else first.flatten()
+    return Weights(_array(layers), _array(parameters.interface.flatten()), _array(parameters.interface_bias))
 
 
-def forward(shape: Shape, parameters: Parameters, start: DNCState, inputs: Tensor, keep: bool) -> tuple[Tensor, Tape]:
-    """Features [T, B, layers·H + R·W] and the tape; without `keep` the tape holds the last state only."""
-    tape = Tape(shape, start, inputs, parameters, keep)
-    features = inputs.new_empty(shape.T, shape.B, shape.layers * shape.H + shape.R * shape.W)
-    controller, memory = _Controller(shape, parameters, tape), _Memory(shape, tape)
-    to_interface, interfaces = parameters.interface.t(), tape.interfaces.unbind(0)
-    for t in range(shape.T):
-        tape.checkpoint(t)
-        before, now = tape.place(t), tape.place(t + 1)
-        hidden = controller.step(t, before, now)
-        torch.addmm(parameters.interface_bias, hidden, to_interface, out=interfaces[t])
-        memory.step(t, before, now)
-        torch.cat([hidden, tape.reads[now]], 1, out=features[t])
-    return features, tape
+def _stacked(tensors: tuple[Tensor, ...], like: Tensor) -> Tensor:
+    """[layers, B, H]; layers may be none."""
+    return torch.stack(tensors) if tensors else like.new_empty(0, 0, 0)
 
 
-class _Controller:
-    """The layers of the controller, step by step."""
-
-    def __init__(self, shape: Shape, parameters: Parameters, tape: Tape) -> None:
-        self.shape, self.tape = shape, tape
-        words, own = shape.R * shape.W, shape.H * shape.recurrent
-        # The columns of each weight that meet the reads, the layer's own h, and the h of the layer below.
-        self.columns = [
-            tuple(part.t() for part in weight[:, shape.I :].split([words, own, shape.H * (layer > 0)], 1))
-            for layer, weight in enumerate(parameters.weights)
-        ]
-        self.steps = [gates.unbind(0) for gates in tape.gates]
-        self.gates, self.hidden = list(map(numpy, tape.gates)), list(map(numpy, tape.hidden))
-        self.cells, self.squashed = list(map(numpy, tape.cells)), list(map(numpy, tape.squashed))
-        self.no_cell = numpy(tape.no_cell)
-        self.bits = np.empty((shape.B, 4 * shape.H), np.int32)
-        self.any_fresh: Array = np.any(shape.fresh, axis=1)
-        self.kernel = kernel("lstm" if shape.recurrent else "feedforward", shape.threads > 1)
-
-    def step(self, t: int, before: int, now: int) -> Tensor:
-        """h of every layer, side by side [B, layers·H]."""
-        tape = self.tape
-        mask = torch.from_numpy(self.shape.fresh[t]).unsqueeze(-1) if self.any_fresh[t] else None
-        reads = _masked(tape.reads[before], mask)
-        for layer, (by_reads, by_own, by_below) in enumerate(self.columns):
-            gates = self.steps[layer][t].addmm_(reads, by_reads)
-            if self.shape.recurrent:
-                gates.addmm_(_masked(tape.hidden[layer][before], mask), by_own)
-            if layer:
-                gates.addmm_(tape.hidden[layer - 1][now], by_below)
-            self._squash(layer, t, before, now)
-        return torch.cat([hidden[now] for hidden in tape.hidden], 1)
-
-    def _squash(self, layer: int, t: int, before: int, now: int) -> None:
-        shape, gates, hidden = self.shape, self.gates[layer][t], self.hidden[layer]
-        alive = shape.alive[t]
-        if not shape.recurrent:
-            self.kernel(gates, hidden, now, alive, self.bits)
-            return
-        squashed = self.squashed[layer][t if self.tape.keep else 0]
-        self.kernel(
-            gates, self.cells[layer], squashed, hidden, before, now, self.no_cell, alive, shape.fresh[t], self.bits,
-            shape.H,
-        )  # fmt: skip
+def _tape(sizes: Sizes, start: DNCState, inputs: Tensor, alive: Array, fresh: Array) -> Tape:
+    """A tape that holds the start and nothing else."""
+    T, B, H, N, layers = sizes.T, sizes.B, sizes.H, sizes.N, sizes.layers
+    places, steps, kept = (T + 1, T, math.ceil(T / sizes.every)) if sizes.keep else (2, 1, 0)
+    cells = layers * sizes.recurrent
+    memory = start.memory
+    tape = Tape(
+        gates=_empty((layers, T, B, 4 * H if sizes.recurrent else H), inputs),
+        hidden=_empty((layers, places, B, H), inputs),
+        cells=_empty((cells, places, B, H), inputs),
+        squashed=_empty((cells, steps, B, H), inputs),
+        interfaces=_empty((T, B, sizes.R * (sizes.W + 5) + 3 * sizes.W + 3), inputs),
+        rows=_empty((places, B, tape_size(N, sizes.R)), inputs),
+        orders=torch.empty(places, B, N, dtype=torch.int32).numpy(),
+        reads=_empty((places, B, sizes.R * sizes.W), inputs),
+        memory=_array(memory.memory.flatten(1).clone()),
+        link=_array(memory.link.flatten(1).clone()),
+        memories=_empty((kept, B, N * sizes.W), inputs),
+        links=_empty((kept, B, N * N), inputs),
+        alive=alive,
+        fresh=fresh,
+    )
+    usage, write_weights, precedence, lengths, _, read_weights, _ = _row_parts(tape.rows[0], sizes)
+    usage.copy_(memory.usage)
+    write_weights.copy_(memory.write_weights)
+    precedence.copy_(memory.precedence)
+    lengths.copy_((memory.memory.square().sum(-1) + COSINE_EPSILON).sqrt())
+    read_weights.copy_(memory.read_weights.flatten(1))
+    torch.from_numpy(tape.orders[0]).copy_(torch.arange(N))
+    torch.from_numpy(tape.reads[0]).copy_(start.read_words.flatten(1))
+    if sizes.recurrent:
+        tape.hidden[:, 0], tape.cells[:, 0] = (_array(torch.stack(part)) for part in start.controller)
+    return tape
 
 
-class _Memory:
-    """The memory, step by step."""
-
-    def __init__(self, shape: Shape, tape: Tape) -> None:
-        self.shape, self.orders = shape, tape.orders
-        self.rows, self.memory, self.link, self.reads = map(numpy, (tape.rows, tape.memory, tape.link, tape.reads))
-        self.interfaces, self.no_row = numpy(tape.interfaces), numpy(tape.no_row)
-        self.work = np.empty((shape.B, work_size(shape.N, shape.R)), self.rows.dtype)
-        self.bits = np.empty((shape.B, shape.N), np.int32)
-        self.kernel = kernel("step", shape.threads > 1)
-
-    def step(self, t: int, before: int, now: int) -> None:
-        """One step of every row."""
-        shape = self.shape
-        self.kernel(
-            self.rows, self.orders, before, now, self.interfaces[t], self.memory, self.link, self.reads, self.no_row,
-            shape.alive[t], shape.fresh[t], self.work, self.bits, shape.N, shape.W, shape.R,
-        )  # fmt: skip
+def _row_parts(rows: Array, sizes: Sizes) -> tuple[Tensor, ...]:
+    """`tape_parts` of one row, or of all rows of a batch at once."""
+    parts = tape_parts.py_func(torch.from_numpy(rows).movedim(-1, 0), sizes.N, sizes.R)
+    return tuple(part.movedim(0, -1) for part in parts)
 
 
-def _masked(tensor: Tensor, mask: Tensor | None) -> Tensor:
-    return tensor if mask is None else tensor.masked_fill(mask, 0)
+def _scratch(sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
+    B, H, N, W, R = sizes.B, sizes.H, sizes.N, sizes.W, sizes.R
+    columns = R * W + H * sizes.recurrent + H * (sizes.layers > 1)
+    nothing = _array(like.new_zeros(tape_size(N, R)))
+    # An empty slot has the length sqrt(ε).
+    _row_parts(nothing, sizes)[3].fill_(math.sqrt(COSINE_EPSILON))
+    rooms = sizes.every * replay
+    return Scratch(
+        work=_empty((sizes.shares, work_size(N, R)), like),
+        chi=_empty((B, columns), like),
+        hidden=_empty((B, sizes.layers * H), like),
+        nothing=nothing,
+        zeros=_array(like.new_zeros(max(N * W, H))),
+        memories=_empty((rooms + replay, B, N * W), like),
+        links=_empty((rooms, B, N * N), like),
+    )
+
+
+def _end(sizes: Sizes, tape: Tape) -> DNCState:
+    """The state after the last step, sharing nothing that backward reads."""
+    N, W, R, last = sizes.N, sizes.W, sizes.R, sizes.T if sizes.keep else sizes.T % 2
+    usage, write_weights, precedence, _, _, read_weights, _ = _row_parts(tape.rows[last], sizes)
+    memory = MemoryState(
+        memory=torch.from_numpy(tape.memory).unflatten(1, (N, W)),
+        usage=usage.clone(),
+        precedence=precedence.clone(),
+        link=torch.from_numpy(tape.link).unflatten(1, (N, N)),
+        write_weights=write_weights.clone(),
+        read_weights=read_weights.unflatten(1, (R, N)).clone(),
+    )
+    hidden, cells = (
+        tuple(torch.from_numpy(layer[last]).clone() for layer in layers) for layers in (tape.hidden, tape.cells)
+    )
+    controller = LSTMState(hidden, cells) if sizes.recurrent else ()
+    return DNCState(controller, memory, torch.from_numpy(tape.reads[last]).unflatten(1, (R, W)).clone())
+
+
+def _carried(sizes: Sizes, end: DNCState) -> Carried:
+    memory = end.memory
+    hidden, cells = end.controller if sizes.recurrent else ((), ())
+    parts = [memory.usage, memory.write_weights, memory.precedence, memory.read_weights.flatten(1)]
+    return Carried(
+        hidden=_array(_stacked(hidden, memory.usage)),
+        cells=_array(_stacked(cells, memory.usage)),
+        memory=_array(memory.memory.flatten(1).clone()),
+        link=_array(memory.link.flatten(1).clone()),
+        state=_array(torch.cat(parts, 1)),
+        reads=_array(end.read_words.flatten(1).clone()),
+    )
+
+
+def _start(sizes: Sizes, carried: Carried) -> DNCState:
+    """What was carried, as gradients of the state before the first step."""
+    N, W, R = sizes.N, sizes.W, sizes.R
+    usage, write_weights, precedence, heads = torch.from_numpy(carried.state).split([N, N, N, R * N], 1)
+    memory = MemoryState(
+        memory=torch.from_numpy(carried.memory).unflatten(1, (N, W)),
+        usage=usage,
+        precedence=precedence,
+        link=torch.from_numpy(carried.link).unflatten(1, (N, N)),
+        write_weights=write_weights,
+        read_weights=heads.unflatten(1, (R, N)),
+    )
+    hidden, cells = (torch.from_numpy(layers).unbind(0) for layers in (carried.hidden, carried.cells))
+    controller = LSTMState(hidden, cells) if sizes.recurrent else ()
+    return DNCState(controller, memory, torch.from_numpy(carried.reads).unflatten(1, (R, W)))
+
+
+def _collect(
+    sizes: Sizes, parameters: Parameters, inputs: Tensor, tape: Tape, carried: Carried, found: Found
+) -> Gradients:
+    """The gradients of inputs and parameters, each one matrix product over all steps."""
+    fresh = torch.from_numpy(tape.fresh).unsqueeze(-1)
+    hidden = torch.from_numpy(tape.hidden)
+    reads = torch.from_numpy(tape.reads)[:-1].masked_fill(fresh, 0)
+    d_gates, d_interfaces = torch.from_numpy(found.gates), torch.from_numpy(found.interfaces).flatten(0, 1)
+    d_inputs = inputs.new_zeros(sizes.T * sizes.B, sizes.I)
+    weights, biases = [], []
+    for layer, weight in enumerate(parameters.weights):
+        d_gate = d_gates[layer].flatten(0, 1)
+        d_inputs.addmm_(d_gate, weight[:, : sizes.I])
+        own = [hidden[layer][:-1].masked_fill(fresh, 0)] if sizes.recurrent else []
+        below = [hidden[layer - 1][1:]] if layer else []
+        weights.append(d_gate.t() @ torch.cat([inputs, reads, *own, *below], -1).flatten(0, 1))
+        biases.append(d_gate.sum(0))
+    above = torch.cat(tuple(hidden[:, 1:]), -1).flatten(0, 1)
+    gradients = Parameters(tuple(weights), tuple(biases), d_interfaces.t() @ above, d_interfaces.sum(0))
+    return Gradients(d_inputs.unflatten(0, (sizes.T, sizes.B)), _start(sizes, carried), gradients)

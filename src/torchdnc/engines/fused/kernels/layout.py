@@ -11,8 +11,8 @@ def tape_size(N: int, R: int) -> int:
 
 
 def work_size(N: int, R: int) -> int:
-    """Numbers per row that a step and its gradient, which needs more, have to work with."""
-    return 3 * R * N + 4 * N
+    """Numbers that the gradient of a step, which needs most, works with, rounded up to whole cache lines."""
+    return -(-((3 * R + 7) * N + 2 * R) // 16) * 16
 
 
 @njit(**EXACT)
@@ -46,9 +46,3 @@ def interface_parts(xi, W, R):
         xi[free + R + 1 : free + R + 2],
         xi[free + R + 2 : free + R + 2 + 3 * R],
     )
-
-
-@njit(**EXACT)
-def part(vector, index, size):
-    """The index-th piece of this size: a head's weighting, a slot's word, a row of the links."""
-    return vector[index * size : (index + 1) * size]

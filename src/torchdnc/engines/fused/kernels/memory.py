@@ -1,86 +1,71 @@
 """One step of one row's memory: the functions of `torchdnc.ops`, composed as `ops.access` composes them."""
 
-import numpy as np
+import math
+
 from numba import njit
 
 from torchdnc.engines.fused.kernels.interface import squash
-from torchdnc.engines.fused.kernels.layout import interface_parts, part, tape_parts
+from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
 from torchdnc.engines.fused.kernels.options import EXACT
-from torchdnc.engines.fused.kernels.vectors import add_scaled, dot, length, softmax_in_place, total
+from torchdnc.engines.fused.kernels.product import add_product, add_product_back
+from torchdnc.engines.fused.kernels.simd import (
+    fma,
+    lanes,
+    like,
+    load,
+    spread,
+    store,
+    sum_lanes,
+    sum_lanes_of_four,
+    without_lane,
+)
+from torchdnc.engines.fused.kernels.vectors import clear, length, softmax, total
+from torchdnc.ops.content import COSINE_EPSILON
 
-# An insertion sort that moves more than this many slots per slot gives up for a merge sort.
-MOVES_PER_SLOT = 16
+# Rows of the link matrix that are at hand at a time.
+BLOCK = 4
 
 
 @njit(**EXACT)
 def sort_free_list(order, usage):
-    """order := slots by ascending usage, ties to the lowest slot; cheap if it was nearly so before."""
-    moves = 0
-    for i in range(1, order.shape[0]):
-        slot = order[i]
-        value = usage[slot]
-        j = i - 1
-        while j >= 0 and (usage[order[j]] > value or (usage[order[j]] == value and order[j] > slot)):
-            order[j + 1] = order[j]
-            j -= 1
-        order[j + 1] = slot
-        moves += i - 1 - j
-        if moves > MOVES_PER_SLOT * order.shape[0]:
-            order[:] = np.argsort(usage, kind="mergesort").astype(np.int32)
-            return
+    """order := slots by ascending usage, ties to the lowest slot; cheap if it was nearly so before.
+
+    Slots are inserted into a list of every gap-th, for ever smaller gaps (Shell 1959); no two of them are equal, as
+    ties go by slot.
+    """
+    N = order.shape[0]
+    gap = _first_gap(order, usage)
+    while gap > 0:
+        for i in range(gap, N):
+            slot = order[i]
+            value = usage[slot]
+            j = i - gap
+            while j >= 0 and (usage[order[j]] > value or (usage[order[j]] == value and order[j] > slot)):
+                order[j + gap] = order[j]
+                j -= gap
+            order[j + gap] = slot
+        gap = 0 if gap == 1 else max(1, gap * 4 // 9)
 
 
 @njit(**EXACT)
-def write(memory, weights, erase, vector, N, W):
-    """M := M ∘ (1 − w eᵀ) + w vᵀ."""
-    one = memory.dtype.type(1)
-    for i in range(N):
-        slot, weight = part(memory, i, W), weights[i]
-        for k in range(W):
-            slot[k] = slot[k] * (one - weight * erase[k]) + weight * vector[k]
-
-
-@njit(**EXACT)
-def link_row(row, row_prev, i, weights, precedence_prev):
-    """The i-th row of L = (1 − w[i] − w[j]) L_{t−1} + w[i] p[j], with no link to itself; may be done in place."""
-    weight = weights[i]
-    keep = row.dtype.type(1) - weight
-    for j in range(row.shape[0]):
-        row[j] = (keep - weights[j]) * row_prev[j] + weight * precedence_prev[j]
-    row[i] = 0
-
-
-@njit(**EXACT)
-def relink(link, weights, precedence_prev, N):
-    """The link update alone."""
-    for i in range(N):
-        row = part(link, i, N)
-        link_row(row, row, i, weights, precedence_prev)
-
-
-@njit(**EXACT)
-def link_and_follow(link, weights, precedence_prev, read_weights_prev, forward, backward, N, R):
-    """The link update, and f = L w^r and b = Lᵀ w^r of every head while a row is at hand."""
-    backward[:] = 0
-    for i in range(N):
-        row = part(link, i, N)
-        link_row(row, row, i, weights, precedence_prev)
-        for r in range(R):
-            head = part(read_weights_prev, r, N)
-            forward[r * N + i] = dot(row, head)
-            add_scaled(part(backward, r, N), row, head[i])
+def _first_gap(order, usage):
+    """One where few neighbours are out of order, as from one step to the next."""
+    N, wrong = order.shape[0], 0
+    for i in range(1, N):
+        wrong += usage[order[i - 1]] > usage[order[i]]
+    return 1 if wrong <= 4 else max(1, N * 4 // 9)
 
 
 @njit(**EXACT)
 def count_usage(usage, usage_prev, write_weights_prev, read_weights_prev, free_gates, N, R):
     """u := (1 − (1 − u)(1 − w^w)) Π_r (1 − f^r w^r)."""
-    one = usage.dtype.type(1)
-    for i in range(N):
-        usage[i] = one - (one - usage_prev[i]) * (one - write_weights_prev[i])
-    for r in range(R):
-        head, gate = part(read_weights_prev, r, N), free_gates[r]
-        for i in range(N):
-            usage[i] *= one - gate * head[i]
+    one = like(usage, 1)
+    for i in range(0, N, lanes(usage)):
+        n = N - i
+        used = one - (one - load(usage_prev, i, n)) * (one - load(write_weights_prev, i, n))
+        for r in range(R):
+            used = used * (one - spread(free_gates[r]) * load(read_weights_prev, r * N + i, n))
+        store(usage, i, used, n)
 
 
 @njit(**EXACT)
@@ -95,22 +80,132 @@ def choose_write(weights, content, usage, order, alloc_gate, write_gate, N):
 
 
 @njit(**EXACT)
-def look_up(memory, lengths, keys, strengths, content, bits, N, W, R):
-    """content := C(M, k, β) of every key, from the slots and their lengths."""
-    for r in range(R):
-        key, weights = part(keys, r, W), part(content, r, N)
-        scale = strengths[r] / length(key)
-        for i in range(N):
-            weights[i] = dot(part(memory, i, W), key) * scale / lengths[i]
-        softmax_in_place(weights, bits)
+def write(memory, memory_prev, lengths, weights, erase, vector, N, W):
+    """M := M_{t−1} ∘ (1 − w eᵀ) + w vᵀ, which may be done in place, and the lengths of the slots."""
+    for i in range(N):
+        weight, square = spread(weights[i]), like(memory, 0)
+        for k in range(0, W, lanes(memory)):
+            n = W - k
+            old = load(memory_prev, i * W + k, n)
+            new = fma(weight, load(vector, k, n) - load(erase, k, n) * old, old)
+            store(memory, i * W + k, new, n)
+            square = fma(new, new, square)
+        lengths[i] = math.sqrt(sum_lanes(square) + memory.dtype.type(COSINE_EPSILON))
 
 
 @njit(**EXACT)
-def step_row(prev, row, order, xi, memory, link, reads, work, bits, N, W, R):
+def compare(dots, memory, keys, N, W, R):
+    """dots := k·M[i], of every key [R W] and slot."""
+    clear(dots, R * N)
+    add_product(dots, N, keys, W, memory, W, R, W, N)
+
+
+@njit(**EXACT)
+def look_up(content, memory, lengths, keys, strengths, N, W, R):
+    """content := C(M, k, β), of every key."""
+    compare(content, memory, keys, N, W, R)
+    for r in range(R):
+        scale = spread(strengths[r] / length(keys[r * W :], W))
+        for i in range(0, N, lanes(content)):
+            score = load(content, r * N + i, N - i) * scale / load(lengths, i, N - i)
+            store(content, r * N + i, score, N - i)
+        softmax(content[r * N :], N)
+
+
+@njit(**EXACT)
+def link_row(row, link_prev, i, weights, precedence_prev, N):
+    """The i-th row of L = (1 − w[i] − w[j]) L_{t−1} + w[i] p[j], with no link to itself; may be done in place."""
+    weight, keep = spread(weights[i]), spread(weights.dtype.type(1) - weights[i])
+    for j in range(0, N, lanes(row)):
+        n = N - j
+        stays = (keep - load(weights, j, n)) * load(link_prev, i * N + j, n)
+        store(row, j, without_lane(fma(weight, load(precedence_prev, j, n), stays), i - j), n)
+
+
+@njit(**EXACT)
+def follow(rows, first, count, heads, ahead, back, N, R):
+    """Of `count` ≤ 4 rows L[i] from i = `first` on: ahead[i] := L[i] · w and back += w[i] L[i], for
+    every head w. Four rows at a time share what is loaded; a missing one is the last once more, with weight 0."""
+    zero, L = rows.dtype.type(0), lanes(rows)
+    q1, q2, q3 = min(1, count - 1), min(2, count - 1), min(3, count - 1)
+    row1, row2, row3 = q1 * N, q2 * N, q3 * N
+    for r in range(R):
+        o = r * N + first
+        w0 = spread(heads[o])
+        w1, w2, w3 = (
+            spread(heads[o + q1] if count > 1 else zero),
+            spread(heads[o + q2] if count > 2 else zero),
+            spread(heads[o + q3] if count > 3 else zero),
+        )
+        sum0 = sum1 = sum2 = sum3 = like(rows, 0)
+        for j in range(0, N, L):
+            n = N - j
+            head = load(heads, r * N + j, n)
+            x0, x1, x2, x3 = (
+                load(rows, j, n),
+                load(rows, row1 + j, n),
+                load(rows, row2 + j, n),
+                load(rows, row3 + j, n),
+            )
+            sum0, sum1, sum2, sum3 = fma(x0, head, sum0), fma(x1, head, sum1), fma(x2, head, sum2), fma(x3, head, sum3)
+            both = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, load(back, r * N + j, n)))))
+            store(back, r * N + j, both, n)
+        ahead[o], ahead[o + q1], ahead[o + q2], ahead[o + q3] = sum_lanes_of_four(sum0, sum1, sum2, sum3)
+
+
+@njit(**EXACT)
+def relink(link, link_prev, weights, precedence_prev, N):
+    """The link update alone."""
+    for i in range(N):
+        link_row(link[i * N :], link_prev, i, weights, precedence_prev, N)
+
+
+@njit(**EXACT)
+def link_and_follow(link, weights, precedence_prev, read_weights_prev, forward, backward, N, R):
+    """The link update, and f = L w^r and b = Lᵀ w^r of every head while the rows are at hand."""
+    clear(backward, R * N)
+    for first in range(0, N, BLOCK):
+        count = min(BLOCK, N - first)
+        for i in range(first, first + count):
+            link_row(link[i * N :], link, i, weights, precedence_prev, N)
+        follow(link[first * N :], first, count, read_weights_prev, forward, backward, N, R)
+
+
+@njit(**EXACT)
+def precede(precedence, precedence_prev, weights, N):
+    """p := (1 − Σ w^w) p + w^w."""
+    stays = spread(weights.dtype.type(1) - total(weights, N))
+    for i in range(0, N, lanes(precedence)):
+        n = N - i
+        store(precedence, i, fma(stays, load(precedence_prev, i, n), load(weights, i, n)), n)
+
+
+@njit(**EXACT)
+def choose_reads(weights, backward, content, forward, modes, N, R):
+    """w^r := π_b b + π_c c + π_f f."""
+    for r in range(R):
+        by_back, by_content, by_ahead = spread(modes[3 * r]), spread(modes[3 * r + 1]), spread(modes[3 * r + 2])
+        for i in range(0, N, lanes(weights)):
+            at, n = r * N + i, N - i
+            mixed = by_content * load(content, at, n)
+            mixed = fma(by_back, load(backward, at, n), mixed)
+            store(weights, at, fma(by_ahead, load(forward, at, n), mixed), n)
+
+
+@njit(**EXACT)
+def read(words, memory, weights, N, W, R):
+    """r := w^r M."""
+    clear(words, R * W)
+    add_product_back(words, W, weights, N, memory, W, R, N, W)
+
+
+@njit(**EXACT)
+def step_row(prev, row, order, xi, memory, link, reads, work, N, W, R):
     """One step of one row.
 
     prev, row: what the tape holds of step t−1 and will hold of step t; order: the free list, from that of t−1;
-    xi: the raw interface, squashed on return; memory, link: of t−1, of t on return; reads: the words read.
+    xi: the raw interface, squashed on return; memory, link: of t−1, of t on return; reads: the words read;
+    work: room for 2 R N numbers, see `layout.work_size`.
     """
     squash(xi, W, R)
     keys, strengths, write_key, write_strength, erase, vector, free_gates, alloc_gate, write_gate, modes = (
@@ -119,26 +214,16 @@ def step_row(prev, row, order, xi, memory, link, reads, work, bits, N, W, R):
     usage, write_weights, precedence, lengths, write_content, read_weights, content = tape_parts(row, N, R)
     usage_prev, write_weights_prev, precedence_prev, lengths_prev, _, read_weights_prev, _ = tape_parts(prev, N, R)
     forward, backward = work[: R * N], work[R * N : 2 * R * N]
-    one = memory.dtype.type(1)
 
     count_usage(usage, usage_prev, write_weights_prev, read_weights_prev, free_gates, N, R)
-    look_up(memory, lengths_prev, write_key, write_strength, write_content, bits, N, W, 1)
+    look_up(write_content, memory, lengths_prev, write_key, write_strength, N, W, write_strength.shape[0])
     sort_free_list(order, usage)
     choose_write(write_weights, write_content, usage, order, alloc_gate[0], write_gate[0], N)
-    write(memory, write_weights, erase, vector, N, W)
+    write(memory, memory, lengths, write_weights, erase, vector, N, W)
 
     link_and_follow(link, write_weights, precedence_prev, read_weights_prev, forward, backward, N, R)
-    stays = one - total(write_weights)
-    for i in range(N):
-        precedence[i] = stays * precedence_prev[i] + write_weights[i]
+    precede(precedence, precedence_prev, write_weights, N)
 
-    for i in range(N):
-        lengths[i] = length(part(memory, i, W))
-    look_up(memory, lengths, keys, strengths, content, bits, N, W, R)
-    reads[:] = 0
-    for r in range(R):
-        mode, head, words = part(modes, r, 3), part(read_weights, r, N), part(reads, r, W)
-        for i in range(N):
-            k = r * N + i
-            head[i] = mode[0] * backward[k] + mode[1] * content[k] + mode[2] * forward[k]
-            add_scaled(words, part(memory, i, W), head[i])
+    look_up(content, memory, lengths, keys, strengths, N, W, R)
+    choose_reads(read_weights, backward, content, forward, modes, N, R)
+    read(reads, memory, read_weights, N, W, R)

@@ -1,100 +1,168 @@
-"""The gradient of one step of one row's memory. Derivation: ../README.md.
-
-A name d_x is the gradient of x. Products that may hold zeros are never divided: the product of the others is
-taken instead.
-"""
+"""The gradient of `memory.step_row`, one function for each of its functions; derived in the engine's README.md."""
 
 from numba import njit
 
 from torchdnc.engines.fused.kernels.interface import unsquash
-from torchdnc.engines.fused.kernels.layout import interface_parts, part, tape_parts
-from torchdnc.engines.fused.kernels.memory import link_row
+from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
+from torchdnc.engines.fused.kernels.memory import BLOCK, compare, follow, link_row
 from torchdnc.engines.fused.kernels.options import EXACT
-from torchdnc.engines.fused.kernels.vectors import add_scaled, dot, dot_of_three, length, softmax_backward, total
+from torchdnc.engines.fused.kernels.product import add_product, add_product_back
+from torchdnc.engines.fused.kernels.simd import (
+    first_lanes,
+    fma,
+    lanes,
+    like,
+    load,
+    spread,
+    store,
+    sum_lanes,
+    without_lane,
+)
+from torchdnc.engines.fused.kernels.vectors import clear, copy, dot, length, softmax_backward, total
 
 
 @njit(**EXACT)
-def look_up_backward(memory, lengths, keys, strengths, d_scores, d_memory, d_keys, d_strengths, dots, N, W, R):
-    """Gradients of slots, keys and strengths, from those of the scores β k·M[i] / (|k| |M[i]|)."""
-    one = memory.dtype.type(1)
+def look_up_backward(d_scores, dots, memory, lengths, keys, strengths, d_keys, d_strengths, shrink, N, W, R):
+    """Through the scores z = β k·M[i] / (|k| |M[i]|), but for the slots.
+
+    d_scores: d z -> the factor of k in d M[i], which is also that of M[i] in d k; dots: M[i]·k;
+    shrink: the factor of M[i] in d M[i].
+    """
+    one = like(shrink, 1)
+    clear(shrink, N)
     for r in range(R):
-        key, d_key, d_score = part(keys, r, W), part(d_keys, r, W), part(d_scores, r, N)
-        inverse, strength = one / length(key), strengths[r]
-        along = memory.dtype.type(0)
-        for i in range(N):
-            dots[i] = dot(part(memory, i, W), key)
-            along += d_score[i] * dots[i] / lengths[i]
-        d_strengths[r] += along * inverse
-        add_scaled(d_key, key, -along * strength * inverse * inverse * inverse)
-        for i in range(N):
-            slot, d_slot = part(memory, i, W), part(d_memory, i, W)
-            own = one / lengths[i]
-            scale = d_score[i] * strength * inverse * own
-            shrink = -scale * dots[i] * own * own
-            for k in range(W):
-                d_slot[k] += scale * key[k] + shrink * slot[k]
-                d_key[k] += scale * slot[k]
+        inverse = strengths.dtype.type(1) / length(keys[r * W :], W)
+        scale, acc = spread(strengths[r] * inverse), like(shrink, 0)
+        for i in range(0, N, lanes(shrink)):
+            at, n = r * N + i, N - i
+            # Behind the last slot the length is 0, and nothing may be divided by it.
+            own = one / first_lanes(load(lengths, i, n), one, n)
+            along = load(d_scores, at, n) * own
+            product = along * load(dots, at, n)
+            acc = acc + product
+            store(d_scores, at, along * scale, n)
+            store(shrink, i, load(shrink, i, n) - product * scale * own * own, n)
+        rate = sum_lanes(acc) * inverse
+        d_strengths[r] = rate
+        lost = -rate * strengths[r] * inverse * inverse
+        for k in range(0, W, lanes(shrink)):
+            n = W - k
+            store(d_keys, r * W + k, spread(lost) * load(keys, r * W + k, n), n)
+    add_product_back(d_keys, W, d_scores, N, memory, W, R, N, W)
+
+
+@njit(**EXACT)
+def slot_backward(
+    memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, scales, keys, shrink, d_weights,
+    d_erase, d_vector, write_dots, N, W, R,
+):  # fmt: skip
+    """All gradients that meet in a slot, in one pass: of the words read and of the keys, then through the write
+    M_t = M_{t−1} ∘ (1 − w eᵀ) + w vᵀ.
+
+    d_memory: of M_t from later steps on entry, of M_{t−1} but for the write key on return.
+    write_dots := M_{t−1}[i]·k^w, which the write key's gradient needs.
+    """
+    one = like(memory, 1)
+    for i in range(N):
+        weight, less = spread(weights[i]), spread(shrink[i])
+        sum_weight = sum_dots = like(memory, 0)
+        for k in range(0, W, lanes(memory)):
+            at, n = i * W + k, W - k
+            slot, old = load(memory, at, n), load(memory_prev, at, n)
+            grad = fma(less, slot, load(d_memory, at, n))
+            for r in range(R):
+                grad = fma(spread(heads[r * N + i]), load(d_reads, r * W + k, n), grad)
+                grad = fma(spread(scales[r * N + i]), load(keys, r * W + k, n), grad)
+            erased = load(erase, k, n)
+            sum_weight = fma(grad, load(vector, k, n) - erased * old, sum_weight)
+            sum_dots = fma(old, load(write_key, k, n), sum_dots)
+            written = grad * weight
+            store(d_erase, k, load(d_erase, k, n) - written * old, n)
+            store(d_vector, k, load(d_vector, k, n) + written, n)
+            store(d_memory, at, grad * (one - weight * erased), n)
+        d_weights[i] += sum_lanes(sum_weight)
+        write_dots[i] = sum_lanes(sum_dots)
+
+
+@njit(**EXACT)
+def link_row_backward(
+    d_link, link_prev, i, weights, precedence_prev, heads, d_heads, modes, d_weights, d_precedence_prev, factors, N, R
+):
+    """One row of the links' gradient: that of f and b comes in, then it goes through the link update.
+
+    d_link: of L_t from later steps on entry, of L_{t−1} on return. factors: room for 2 R numbers.
+    """
+    for r in range(R):
+        factors[2 * r] = modes[3 * r + 2] * d_heads[r * N + i]
+        factors[2 * r + 1] = modes[3 * r] * heads[r * N + i]
+    weight, keep, acc = spread(weights[i]), spread(weights.dtype.type(1) - weights[i]), like(d_link, 0)
+    for j in range(0, N, lanes(d_link)):
+        at, n = i * N + j, N - j
+        grad, old = load(d_link, at, n), load(link_prev, at, n)
+        for r in range(R):
+            grad = fma(spread(factors[2 * r]), load(heads, r * N + j, n), grad)
+            grad = fma(spread(factors[2 * r + 1]), load(d_heads, r * N + j, n), grad)
+        grad = without_lane(grad, i - j)
+        lost = grad * old
+        acc = fma(grad, load(precedence_prev, j, n), acc - lost)
+        store(d_precedence_prev, j, fma(grad, weight, load(d_precedence_prev, j, n)), n)
+        store(d_weights, j, load(d_weights, j, n) - lost, n)
+        store(d_link, at, grad * (keep - load(weights, j, n)), n)
+    d_weights[i] += sum_lanes(acc)
 
 
 @njit(**EXACT)
 def follow_backward(
-    link_prev, d_link, weights, precedence_prev, read_weights_prev, d_heads, modes, d_weights, d_precedence_prev,
-    back, ahead, linked, N, R,
+    link_prev, d_link, weights, precedence_prev, heads, d_heads, modes, d_weights, d_precedence_prev, back, ahead,
+    linked, N, R,
 ):  # fmt: skip
     """One pass over the links: gradients through f = L w^r, b = Lᵀ w^r and the link update.
 
-    d_heads: gradient of the read weightings. d_link: of L_t from later steps, of L_{t−1} on return.
-    back := Lᵀ d_heads and ahead := L d_heads, from which the gradients of the heads before and of the modes follow;
-    linked: room for a row of L_t.
+    heads: w^r_{t−1}; d_heads: gradient of w^r_t. back := Lᵀ d_heads and ahead := L d_heads, from which the gradients
+    of the heads before and of the modes follow; linked: room for some rows of L_t, and 2 R numbers.
     """
-    one = link_prev.dtype.type(1)
-    back[:] = 0
-    for i in range(N):
-        old, grad = part(link_prev, i, N), part(d_link, i, N)
-        link_row(linked, old, i, weights, precedence_prev)
-        for r in range(R):
-            head, d_head = part(read_weights_prev, r, N), part(d_heads, r, N)
-            mine = d_head[i]
-            by_forward, by_backward = modes[3 * r + 2] * mine, modes[3 * r] * head[i]
-            ahead[r * N + i] = dot(linked, d_head)
-            add_scaled(part(back, r, N), linked, mine)
-            for j in range(N):
-                grad[j] += by_forward * head[j] + by_backward * d_head[j]
-        grad[i] = 0
-        d_weights[i] += dot(grad, precedence_prev) - dot(grad, old)
-        add_scaled(d_precedence_prev, grad, weights[i])
-        keep = one - weights[i]
-        for j in range(N):
-            d_weights[j] -= grad[j] * old[j]
-            grad[j] *= keep - weights[j]
+    clear(back, R * N)
+    for first in range(0, N, BLOCK):
+        count = min(BLOCK, N - first)
+        for q in range(count):
+            link_row(linked[q * N :], link_prev, first + q, weights, precedence_prev, N)
+        follow(linked, first, count, d_heads, ahead, back, N, R)
+        for i in range(first, first + count):
+            link_row_backward(
+                d_link, link_prev, i, weights, precedence_prev, heads, d_heads, modes, d_weights, d_precedence_prev,
+                linked[BLOCK * N :], N, R,
+            )  # fmt: skip
 
 
 @njit(**EXACT)
-def write_backward(memory_prev, d_memory, weights, erase, vector, d_weights, d_erase, d_vector, N, W):
-    """Through M_t = M_{t−1} ∘ (1 − w eᵀ) + w vᵀ; d_memory: of M_t on entry, of M_{t−1} on return."""
-    one = memory_prev.dtype.type(1)
-    for i in range(N):
-        old, grad, weight = part(memory_prev, i, W), part(d_memory, i, W), weights[i]
-        d_weights[i] += dot(grad, vector) - dot_of_three(grad, old, erase)
-        for k in range(W):
-            d_erase[k] -= grad[k] * old[k] * weight
-            d_vector[k] += grad[k] * weight
-            grad[k] *= one - weight * erase[k]
+def turn_heads(d_heads, heads, back, ahead, modes, d_modes, N, R):
+    """d_heads: of w^r_t -> of w^r_{t−1}, and the gradients of the modes backward and forward."""
+    for r in range(R):
+        at = r * N
+        d_modes[3 * r] = dot(ahead[at:], heads[at:], N)
+        d_modes[3 * r + 2] = dot(back[at:], heads[at:], N)
+        by_back, by_ahead = spread(modes[3 * r]), spread(modes[3 * r + 2])
+        for i in range(0, N, lanes(d_heads)):
+            n = N - i
+            turned = fma(by_ahead, load(back, at + i, n), by_back * load(ahead, at + i, n))
+            store(d_heads, at + i, turned, n)
+
+
+@njit(**EXACT)
+def precede_backward(d_precedence, d_precedence_prev, d_weights, weights, precedence_prev, N):
+    """Through p = (1 − Σ w^w) p_{t−1} + w^w."""
+    stays = spread(weights.dtype.type(1) - total(weights, N))
+    lost = spread(dot(d_precedence, precedence_prev, N))
+    for i in range(0, N, lanes(d_weights)):
+        n = N - i
+        grad = load(d_precedence, i, n)
+        store(d_precedence_prev, i, stays * grad, n)
+        store(d_weights, i, load(d_weights, i, n) + (grad - lost), n)
 
 
 @njit(**EXACT)
 def choose_write_backward(
-    usage,
-    order,
-    content,
-    d_weights,
-    alloc_gate,
-    write_gate,
-    d_usage,
-    d_alloc_gate,
-    d_write_gate,
-    used_before,
-    N,
+    usage, order, content, d_weights, alloc_gate, write_gate, d_usage, d_alloc_gate, d_write_gate, used_before, N
 ):
     """Through w^w = g^w (g^a a + (1 − g^a) c) and the allocation; returns nothing of the content's gradient.
 
@@ -108,7 +176,7 @@ def choose_write_backward(
         used_before[j] = product
         through_alloc += d_weights[slot] * (one - usage[slot]) * product
         product *= usage[slot]
-    through_content = dot(d_weights, content)
+    through_content = dot(d_weights, content, N)
     d_alloc_gate[0] = write_gate * (through_alloc - through_content)
     d_write_gate[0] = alloc_gate * through_alloc + (one - alloc_gate) * through_content
     later = zero
@@ -121,33 +189,39 @@ def choose_write_backward(
 
 
 @njit(**EXACT)
+def write_key_backward(memory_prev, d_memory, scales, shrink, key, N, W):
+    """d M_{t−1}[i] += scale k^w + shrink M_{t−1}[i]."""
+    for i in range(N):
+        scale, less = spread(scales[i]), spread(shrink[i])
+        for k in range(0, W, lanes(memory_prev)):
+            at, n = i * W + k, W - k
+            slot = load(memory_prev, at, n)
+            store(d_memory, at, fma(scale, load(key, k, n), fma(less, slot, load(d_memory, at, n))), n)
+
+
+@njit(**EXACT)
 def count_usage_backward(
-    usage_prev, write_weights_prev, read_weights_prev, free_gates, d_usage, d_write, d_heads, d_free, kept, others,
-    through_writes, N, R,
-):  # fmt: skip
+    usage_prev, write_weights_prev, heads, free_gates, d_usage, d_write, d_heads, d_free, through_writes, N, R
+):
     """Through u_t = (1 − (1 − u)(1 − w^w)) Π_r (1 − f^r w^r); d_usage: of u_t on entry, of u_{t−1} on return."""
-    one = usage_prev.dtype.type(1)
-    for i in range(N):
-        kept[i] = one
-    for r in range(R):
-        head, gate = part(read_weights_prev, r, N), free_gates[r]
-        for i in range(N):
-            kept[i] *= one - gate * head[i]
-    for r in range(R):
-        head, gate, d_head = part(read_weights_prev, r, N), free_gates[r], part(d_heads, r, N)
-        for i in range(N):
-            others[i] = d_usage[i] * (one - (one - usage_prev[i]) * (one - write_weights_prev[i]))
-        for q in range(R):
-            if q != r:
-                other, other_gate = part(read_weights_prev, q, N), free_gates[q]
-                for i in range(N):
-                    others[i] *= one - other_gate * other[i]
-        d_free[r] = -dot(others, head)
-        add_scaled(d_head, others, -gate)
-    for i in range(N):
-        through = d_usage[i] * kept[i]
-        d_usage[i] = through * (one - write_weights_prev[i])
-        d_write[i] = through * (one - usage_prev[i]) * through_writes
+    one = like(d_usage, 1)
+    for i in range(0, N, lanes(d_usage)):
+        n = N - i
+        grad = load(d_usage, i, n)
+        unused, unwritten = one - load(usage_prev, i, n), one - load(write_weights_prev, i, n)
+        kept, d_kept = one, grad * (one - unused * unwritten)
+        for r in range(R):
+            others = d_kept
+            for q in range(R):
+                if q != r:
+                    others = others * (one - spread(free_gates[q]) * load(heads, q * N + i, n))
+            head, gate = load(heads, r * N + i, n), spread(free_gates[r])
+            d_free[r] -= sum_lanes(others * head)
+            store(d_heads, r * N + i, load(d_heads, r * N + i, n) - others * gate, n)
+            kept = kept * (one - gate * head)
+        through = grad * kept
+        store(d_usage, i, through * unwritten, n)
+        store(d_write, i, through * unused * like(d_usage, 1 if through_writes else 0), n)
 
 
 @njit(**EXACT)
@@ -160,7 +234,7 @@ def step_row_backward(
     prev, row, order, xi: as the tape kept them. memory_prev, memory, link_prev: replayed.
     d_memory, d_link, d_state = [d usage, d write_weights, d precedence, d read_weights]: of step t on entry, from
     later steps; of step t−1 on return. d_reads: of the words read. d_xi: of the raw interface, on return.
-    through_writes: 1 lets gradients flow from the usage into the write weights before, 0 stops them.
+    work: see `layout.work_size`. through_writes: gradients flow from the usage into the write weights before.
     """
     keys, strengths, write_key, write_strength, erase, vector, free_gates, alloc_gate, write_gate, modes = (
         interface_parts(xi, W, R)
@@ -169,79 +243,50 @@ def step_row_backward(
         d_keys, d_strengths, d_write_key, d_write_strength, d_erase, d_vector, d_free, d_alloc_gate, d_write_gate,
         d_modes,
     ) = interface_parts(d_xi, W, R)  # fmt: skip
-    usage, write_weights, _, lengths, write_content, read_weights, content = tape_parts(row, N, R)
-    usage_prev, write_weights_prev, precedence_prev, lengths_prev, _, read_weights_prev, _ = tape_parts(prev, N, R)
-    d_usage, d_write, d_precedence, d_heads = (
-        d_state[:N],
-        d_state[N : 2 * N],
-        d_state[2 * N : 3 * N],
-        d_state[3 * N :],
-    )
-    back, ahead, d_scores = work[: R * N], work[R * N : 2 * R * N], work[2 * R * N : 3 * R * N]
+    usage, weights, _, lengths, write_content, heads, content = tape_parts(row, N, R)
+    usage_prev, weights_prev, precedence_prev, lengths_prev, _, heads_prev, _ = tape_parts(prev, N, R)
+    d_usage, d_write, d_precedence, d_heads = d_state[:N], d_state[N : 2 * N], d_state[2 * N : 3 * N], d_state[3 * N :]
+    ahead, back, d_scores = work[: R * N], work[R * N : 2 * R * N], work[2 * R * N : 3 * R * N]
     spare = work[3 * R * N :]
-    one_slot, two_slot, d_precedence_prev, linked = (
-        part(spare, 0, N),
-        part(spare, 1, N),
-        part(spare, 2, N),
-        part(spare, 3, N),
-    )
-    one = memory.dtype.type(1)
-    d_xi[:] = 0
+    shrink, write_dots, d_precedence_prev, linked = spare[:N], spare[N : 2 * N], spare[2 * N : 3 * N], spare[3 * N :]
+    clear(d_xi, d_xi.shape[0])
 
-    # read_words, and the content mode of read_weights
+    # read_words, the content mode of read_weights; `ahead` lends its room until the links need it
+    add_product(d_heads, N, d_reads, W, memory, W, R, W, N)
+    compare(ahead, memory, keys, N, W, R)
     for r in range(R):
-        head, d_head, d_word = part(read_weights, r, N), part(d_heads, r, N), part(d_reads, r, W)
-        for i in range(N):
-            d_head[i] += dot(part(memory, i, W), d_word)
-            add_scaled(part(d_memory, i, W), d_word, head[i])
-        found, d_found = part(content, r, N), part(d_scores, r, N)
-        d_modes[3 * r + 1] = dot(found, d_head)
-        softmax_backward(found, d_head, d_found)
-        for i in range(N):
-            d_found[i] *= modes[3 * r + 1]
-    look_up_backward(memory, lengths, keys, strengths, d_scores, d_memory, d_keys, d_strengths, one_slot, N, W, R)
-
-    # precedence
-    stays, lost = one - total(write_weights), dot(d_precedence, precedence_prev)
-    for i in range(N):
-        d_precedence_prev[i] = stays * d_precedence[i]
-        d_write[i] += d_precedence[i] - lost
-
-    # link and directional_weights
-    follow_backward(
-        link_prev, d_link, write_weights, precedence_prev, read_weights_prev, d_heads, modes, d_write,
-        d_precedence_prev, back, ahead, linked, N, R,
-    )  # fmt: skip
-    for r in range(R):
-        to, fro, head, d_head = (
-            part(back, r, N),
-            part(ahead, r, N),
-            part(read_weights_prev, r, N),
-            part(d_heads, r, N),
+        d_modes[3 * r + 1] = softmax_backward(
+            content[r * N :], d_heads[r * N :], d_scores[r * N :], modes[3 * r + 1], N
         )
-        d_modes[3 * r], d_modes[3 * r + 2] = dot(fro, head), dot(to, head)
-        for i in range(N):
-            d_head[i] = modes[3 * r + 2] * to[i] + modes[3 * r] * fro[i]
-    d_precedence[:] = d_precedence_prev
+    look_up_backward(d_scores, ahead, memory, lengths, keys, strengths, d_keys, d_strengths, shrink, N, W, R)
+    slot_backward(
+        memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, d_scores, keys, shrink,
+        d_write, d_erase, d_vector, write_dots, N, W, R,
+    )  # fmt: skip
 
-    # erase_and_write, write_weights, allocation_weights
-    write_backward(memory_prev, d_memory, write_weights, erase, vector, d_write, d_erase, d_vector, N, W)
+    # precedence, link and directional_weights
+    precede_backward(d_precedence, d_precedence_prev, d_write, weights, precedence_prev, N)
+    follow_backward(
+        link_prev, d_link, weights, precedence_prev, heads_prev, d_heads, modes, d_write, d_precedence_prev, back,
+        ahead, linked, N, R,
+    )  # fmt: skip
+    turn_heads(d_heads, heads_prev, back, ahead, modes, d_modes, N, R)
+    copy(d_precedence, d_precedence_prev, N)
+
+    # write_weights, allocation_weights, content_weights of the write key
     choose_write_backward(
         usage, order, write_content, d_write, alloc_gate[0], write_gate[0], d_usage, d_alloc_gate, d_write_gate,
-        one_slot, N,
+        d_scores, N,
     )  # fmt: skip
-    d_found = d_scores[:N]
-    softmax_backward(write_content, d_write, d_found)
-    for i in range(N):
-        d_found[i] *= write_gate[0] * (one - alloc_gate[0])
+    softmax_backward(write_content, d_write, d_scores, write_gate[0] * (alloc_gate.dtype.type(1) - alloc_gate[0]), N)
     look_up_backward(
-        memory_prev, lengths_prev, write_key, write_strength, d_found, d_memory, d_write_key, d_write_strength,
-        one_slot, N, W, 1,
+        d_scores, write_dots, memory_prev, lengths_prev, write_key, write_strength, d_write_key, d_write_strength,
+        shrink, N, W, write_strength.shape[0],
     )  # fmt: skip
+    write_key_backward(memory_prev, d_memory, d_scores, shrink, write_key, N, W)
 
     # usage and retention
     count_usage_backward(
-        usage_prev, write_weights_prev, read_weights_prev, free_gates, d_usage, d_write, d_heads, d_free, one_slot,
-        two_slot, through_writes, N, R,
-    )  # fmt: skip
+        usage_prev, weights_prev, heads_prev, free_gates, d_usage, d_write, d_heads, d_free, through_writes, N, R
+    )
     unsquash(xi, d_xi, W, R)

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-EXACT: Final[dict[str, Any]] = {"error_model": "numpy", "nogil": True}
+EXACT: Final[dict[str, Any]] = {"error_model": "numpy", "nogil": True, "_nrt": False}
 """As written: a loop that runs in vector registers gives the same bits as one that does not. Which it is depends on
 where its arrays happen to lie in memory, and a run must not."""
 

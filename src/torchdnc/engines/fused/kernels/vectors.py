@@ -1,152 +1,165 @@
-"""Vector functions. Constants carry the array's type: a bare number would turn float32 loops into float64."""
+"""Functions of vectors and of arrays. Constants carry the array's type: a bare number would turn float32 into float64.
+
+Arrays are flat; of each the first `size` numbers are meant.
+"""
 
 import math
 
-import numpy as np
 from numba import njit
 
-from torchdnc.engines.fused.kernels.options import EXACT, SUMMING
+from torchdnc.engines.fused.kernels.options import EXACT
+from torchdnc.engines.fused.kernels.simd import (
+    VECTOR_BYTES,
+    first_lanes,
+    fma,
+    higher,
+    lanes,
+    like,
+    load,
+    lower,
+    max_lanes,
+    spread,
+    store,
+    sum_lanes,
+    two_to_the,
+)
 from torchdnc.ops.content import COSINE_EPSILON
 
-# Below this 2^x is under the smallest normal float32, and the exponent bits would wrap around.
-LEAST_EXPONENT = -126.0
-# tanh by its series up to here: the quotient of exponentials would lose the digits of small numbers.
-SMALL = 0.35
+LOG2_E = 1.4426950408889634
+# ln 2 in two parts: whole multiples of the first are exact.
+LN2_HIGH = 0.693145751953125
+LN2_LOW = 1.4286068203094172321e-06
 
 
-@njit(**SUMMING)
-def dot(a, b):
+@njit(**EXACT)
+def copy(out, a, size):
+    """out := a."""
+    for k in range(0, size, lanes(out)):
+        store(out, k, load(a, k, size - k), size - k)
+
+
+@njit(**EXACT)
+def clear(out, size):
+    """out := 0."""
+    for k in range(0, size, lanes(out)):
+        store(out, k, like(out, 0), size - k)
+
+
+@njit(**EXACT)
+def add(out, a, size):
+    """out += a."""
+    for k in range(0, size, lanes(out)):
+        store(out, k, load(out, k, size - k) + load(a, k, size - k), size - k)
+
+
+@njit(**EXACT)
+def dot(a, b, size):
     """Σ a b."""
-    total = a.dtype.type(0)
-    for i in range(a.shape[0]):
-        total += a[i] * b[i]
-    return total
+    acc = like(a, 0)
+    for k in range(0, size, lanes(a)):
+        acc = fma(load(a, k, size - k), load(b, k, size - k), acc)
+    return sum_lanes(acc)
 
 
-@njit(**SUMMING)
-def dot_of_three(a, b, c):
-    """Σ a b c."""
-    total = a.dtype.type(0)
-    for i in range(a.shape[0]):
-        total += a[i] * b[i] * c[i]
-    return total
-
-
-@njit(**SUMMING)
-def total(a):
+@njit(**EXACT)
+def total(a, size):
     """Σ a."""
-    result = a.dtype.type(0)
-    for i in range(a.shape[0]):
-        result += a[i]
-    return result
+    acc = like(a, 0)
+    for k in range(0, size, lanes(a)):
+        acc = acc + load(a, k, size - k)
+    return sum_lanes(acc)
 
 
 @njit(**EXACT)
-def add_scaled(out, a, scale):
-    """out += scale a."""
-    for i in range(out.shape[0]):
-        out[i] += a[i] * scale
-
-
-@njit(**EXACT)
-def length(a):
+def length(a, size):
     """sqrt(|a|² + ε)."""
-    return a.dtype.type(math.sqrt(dot(a, a) + a.dtype.type(COSINE_EPSILON)))
+    return a.dtype.type(math.sqrt(dot(a, a, size) + a.dtype.type(COSINE_EPSILON)))
 
 
 @njit(**EXACT)
-def exp_in_place(z, bits):
-    """z := e^z.
-
-    float32: 2^(k + f) with k whole and |f| ≤ ½; 2^f is its Taylor series to f⁷ (remainder below 1e-8), 2^k is
-    written into the exponent bits. Two loops without branches or calls, which vector registers take.
-    """
-    if z.itemsize == 8:
-        for i in range(z.shape[0]):
-            z[i] = math.exp(z[i])
-        return
-    for i in range(z.shape[0]):
-        y = max(z[i] * np.float32(1.4426950408889634), np.float32(LEAST_EXPONENT))
-        k = np.floor(y + np.float32(0.5))
-        f = y - k
-        series = np.float32(1.5252734e-05)
-        series = series * f + np.float32(1.5403530e-04)
-        series = series * f + np.float32(1.3333558e-03)
-        series = series * f + np.float32(9.6181291e-03)
-        series = series * f + np.float32(5.5504109e-02)
-        series = series * f + np.float32(2.4022651e-01)
-        series = series * f + np.float32(6.9314718e-01)
-        z[i] = series * f + np.float32(1)
-        bits[i] = (np.int32(k) + np.int32(127)) << np.int32(23)
-    powers = bits.view(np.float32)
-    for i in range(z.shape[0]):
-        z[i] *= powers[i]
+def _exp_parts(x):
+    """(2^k, e^f − 1) with x = k ln 2 + f and |f| ≤ ½ ln 2; the series' remainder is below rounding."""
+    double = VECTOR_BYTES // lanes(x) == 8
+    shift = like(x, 1.5 * 2.0**52 if double else 1.5 * 2.0**23)
+    x = lower(higher(x, like(x, -708.0 if double else -87.0)), like(x, 709.0 if double else 88.0))
+    shifted = fma(x, like(x, LOG2_E), shift)
+    k = shifted - shift
+    f = fma(k, like(x, -LN2_LOW), fma(k, like(x, -LN2_HIGH), x))
+    series = like(x, 1 / 5040)
+    if double:
+        series = like(x, 1 / 6227020800)
+        series = fma(series, f, like(x, 1 / 479001600))
+        series = fma(series, f, like(x, 1 / 39916800))
+        series = fma(series, f, like(x, 1 / 3628800))
+        series = fma(series, f, like(x, 1 / 362880))
+        series = fma(series, f, like(x, 1 / 40320))
+        series = fma(series, f, like(x, 1 / 5040))
+    series = fma(series, f, like(x, 1 / 720))
+    series = fma(series, f, like(x, 1 / 120))
+    series = fma(series, f, like(x, 1 / 24))
+    series = fma(series, f, like(x, 1 / 6))
+    series = fma(series, f, like(x, 1 / 2))
+    return two_to_the(shifted), fma(series, f * f, f)
 
 
 @njit(**EXACT)
-def softmax_in_place(z, bits):
-    """z := softmax(z)."""
-    top = z[0]
-    for i in range(z.shape[0]):
-        top = max(top, z[i])
-    for i in range(z.shape[0]):
-        z[i] -= top
-    exp_in_place(z, bits)
-    scale = z.dtype.type(1) / total(z)
-    for i in range(z.shape[0]):
-        z[i] *= scale
-
-
-@njit(**EXACT)
-def softmax_backward(weights, gradient, out):
-    """out := gradient of the scores, from that of the weights."""
-    mean = dot(weights, gradient)
-    for i in range(weights.shape[0]):
-        out[i] = weights[i] * (gradient[i] - mean)
-
-
-@njit(**EXACT)
-def sigmoid_in_place(z, bits):
-    """z := 1 / (1 + e^−z)."""
-    one = z.dtype.type(1)
-    most = z.dtype.type(87)
-    for i in range(z.shape[0]):
-        z[i] = min(-z[i], most)
-    exp_in_place(z, bits)
-    for i in range(z.shape[0]):
-        z[i] = one / (one + z[i])
-
-
-@njit(**EXACT)
-def tanh_into(z, out, bits):
-    """out := tanh(z)."""
-    if z.itemsize == 8:
-        for i in range(z.shape[0]):
-            out[i] = math.tanh(z[i])
-        return
-    one = z.dtype.type(1)
-    for i in range(z.shape[0]):
-        out[i] = np.float32(-2) * abs(z[i])
-    exp_in_place(out, bits)
-    for i in range(z.shape[0]):
-        x = z[i]
-        y = x * x
-        series = np.float32(-8.8632355e-03)
-        series = series * y + np.float32(2.1869488e-02)
-        series = series * y - np.float32(5.3968254e-02)
-        series = series * y + np.float32(1.3333333e-01)
-        series = series * y - np.float32(3.3333333e-01)
-        far = (one - out[i]) / (one + out[i])
-        out[i] = x + x * y * series if abs(x) < np.float32(SMALL) else (far if x > 0 else -far)
+def exp(x):
+    """e^x; x beyond the range of normal numbers as at its end."""
+    power, rest = _exp_parts(x)
+    return fma(power, rest, power)
 
 
 @njit(**EXACT)
 def sigmoid(x):
     """1 / (1 + e^−x)."""
-    return 1.0 / (1.0 + math.exp(-x))
+    return like(x, 1) / (like(x, 1) + exp(like(x, 0) - x))
+
+
+@njit(**EXACT)
+def tanh(x):
+    """(e^2x − 1) / (e^2x + 1), without the difference of nearly equal numbers."""
+    twice = lower(higher(x + x, like(x, -40)), like(x, 40))
+    power, rest = _exp_parts(twice)
+    grown = fma(power, rest, power - like(x, 1))
+    return grown / (grown + like(x, 2))
+
+
+@njit(**EXACT)
+def softmax(z, size):
+    """z := softmax(z)."""
+    least = like(z, -math.inf)
+    top = least
+    for j in range(0, size, lanes(z)):
+        top = higher(first_lanes(load(z, j, size - j), least, size - j), top)
+    shift, acc = spread(max_lanes(top)), like(z, 0)
+    for j in range(0, size, lanes(z)):
+        grown = exp(load(z, j, size - j) - shift)
+        acc = acc + first_lanes(grown, like(z, 0), size - j)
+        store(z, j, grown, size - j)
+    scale = spread(z.dtype.type(1) / sum_lanes(acc))
+    for j in range(0, size, lanes(z)):
+        store(z, j, load(z, j, size - j) * scale, size - j)
+
+
+@njit(**EXACT)
+def softmax_backward(weights, gradient, out, scale, size):
+    """out := scale · gradient of the scores, from that of the weights; returns weights · gradient."""
+    along = dot(weights, gradient, size)
+    mean, by = spread(along), spread(scale)
+    for k in range(0, size, lanes(out)):
+        n = size - k
+        store(out, k, by * load(weights, k, n) * (load(gradient, k, n) - mean), n)
+    return along
+
+
+@njit(**EXACT)
+def sigmoid_in_place(z, size):
+    """z := 1 / (1 + e^−z)."""
+    for j in range(0, size, lanes(z)):
+        store(z, j, sigmoid(load(z, j, size - j)), size - j)
 
 
 @njit(**EXACT)
 def oneplus(x):
-    """1 + log(1 + e^x)."""
+    """1 + log(1 + e^x), of a number."""
     return 1.0 + max(x, 0.0) + math.log1p(math.exp(-abs(x)))

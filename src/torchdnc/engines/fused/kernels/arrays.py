@@ -1,0 +1,107 @@
+"""What the kernels of a sequence work on, by name. Numba takes such tuples apart."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+Array = np.ndarray[Any, Any]
+
+
+class Sizes(NamedTuple):
+    """Numbers of a call.
+
+    layers: of the controller; recurrent: it is an LSTM; bound: of its activations' gradients; through_writes: gradients
+    flow from the usage into the write weights before; keep: the tape is for a backward pass; every: steps between two
+    checkpoints; shares: of the batch, each one thread's.
+    """
+
+    T: int
+    B: int
+    I: int
+    H: int
+    N: int
+    W: int
+    R: int
+    layers: int
+    recurrent: bool
+    bound: float
+    through_writes: bool
+    keep: bool
+    every: int
+    shares: int
+
+
+class Weights(NamedTuple):
+    """controller: the weights of all layers, flat, one after another, each [gates·H, I + R·W + (H) + (H below)];
+    interface: flat, of [X, layers·H]; interface_bias [X]."""
+
+    controller: Array
+    interface: Array
+    interface_bias: Array
+
+
+class Tape(NamedTuple):
+    """What forward leaves for backward; without `keep` there are two places, used in turn, and one step.
+
+    gates [layers, T, B, gates·H]: their inputs' share, then squashed. hidden, cells [layers, places, B, H];
+    squashed [layers, steps, B, H]: tanh of the cells. interfaces [T, B, X]: squashed. rows [places, B, ·]: see
+    `layout.tape_parts`. orders [places, B, N]: the free lists. reads [places, B, R·W]. memory [B, N·W], link [B, N·N]:
+    of the latest step. memories, links: the same before every `every`-th step. alive [T, B]: before a row's end;
+    fresh [T, B]: rows that start afresh, from zeros, never past their end.
+    """
+
+    gates: Array
+    hidden: Array
+    cells: Array
+    squashed: Array
+    interfaces: Array
+    rows: Array
+    orders: Array
+    reads: Array
+    memory: Array
+    link: Array
+    memories: Array
+    links: Array
+    alive: Array
+    fresh: Array
+
+
+class Carried(NamedTuple):
+    """Gradients of the state after a step, turned into those of the state before it.
+
+    hidden, cells [layers, B, H]; memory [B, N·W]; link [B, N·N]; state [B, ·]: usage, write_weights, precedence,
+    read_weights; reads [B, R·W].
+    """
+
+    hidden: Array
+    cells: Array
+    memory: Array
+    link: Array
+    state: Array
+    reads: Array
+
+
+class Found(NamedTuple):
+    """Gradients that every step leaves, of the raw gates and of the raw interface; shapes as on the tape."""
+
+    gates: Array
+    interfaces: Array
+
+
+class Scratch(NamedTuple):
+    """Room to work in.
+
+    work [shares, ·]: for the memory of a row. chi, hidden [B, ·]: what a layer sees, and the gradients of it and of h.
+    nothing: the tape's row of the all-zero state; zeros: as many as a memory or a layer has. memories [every + 1, B,
+    N·W], links [every, B, N·N]: the steps between two checkpoints, replayed; of no size forward.
+    """
+
+    work: Array
+    chi: Array
+    hidden: Array
+    nothing: Array
+    zeros: Array
+    memories: Array
+    links: Array
