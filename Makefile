@@ -10,7 +10,7 @@ help:
 	@echo "make test       the quick test suite"
 	@echo "make test-slow  the long one: trainings that take minutes"
 	@echo "make lint       format, lint and types; 'make format' mends the first two"
-	@echo "make bench      time per step, against nn.LSTM"
+	@echo "make bench      the fused engine's speed and memory on this machine, some ten minutes"
 	@echo "make clean      remove the environment"
 
 # pip reads the constraints for the build's own environment too.
@@ -38,7 +38,8 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 
 bench: $(READY)
-	$(BIN)/python benchmarks/steps.py
+	$(BIN)/torchdnc bench
+	$(BIN)/python benchmarks/pages.py
 
 clean:
 	rm -rf $(VENV)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pages
 
+from torchdnc.bench.record import commit as commit_now
 from torchdnc.training import Progress, Reporter, RunConfig, evaluate_run, find_recipe, load_recipe
 from torchdnc.training.console import Lines
 from torchdnc.training.folder import read_config
@@ -113,7 +114,7 @@ def main() -> None:
         print(f"NAME must be one of {', '.join(STUDIES)}, got {unknown[0]}", file=sys.stderr)
         sys.exit(2)
     # Before the first result is written: a result in a checkout of a commit makes the rest of it no other.
-    commit = pages.commit()
+    commit = commit_now()
     for name in names:
         run(name, commit)
 

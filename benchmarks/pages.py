@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from torchdnc.bench import PARTS, describe
 from torchdnc.training.checkpoint import write_atomically
 
 ROOT = Path(__file__).parents[1]
@@ -16,9 +17,16 @@ PAGE = ROOT / "docs" / "results.md"
 
 HEAD = """# Results
 
-Written by `python benchmarks/pages.py` from `results/*.json`, each of which the command named with it made. A
-seed is "solved" when its validation score reached the recipe's goal; scores are on test sequences, which no
+Written by `python benchmarks/pages.py` from `results/*.json`, each of which the command named with it made.
+
+## Training
+
+A seed is "solved" when its validation score reached the recipe's goal; scores are on test sequences, which no
 run was chosen by. A seed "failed" when its loss was no longer a number.
+"""
+SPEED = """## Speed
+
+Of the fused engine, on one machine; on another, `torchdnc bench` says what it is there.
 """
 NONE = "–"
 SCORES = {
@@ -30,13 +38,6 @@ SCORES = {
 """Score -> its name in a table and its unit's factor; errors of single bAbI tasks follow by themselves."""
 
 
-def commit() -> str:
-    """The commit of the checkout, marked if the files differ from it."""
-    git = ["git", "describe", "--always", "--dirty"]
-    told = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False)
-    return told.stdout.strip() or "unknown"
-
-
 def publish(name: str, record: dict[str, Any]) -> None:
     """Writes results/NAME.json, then the page from all of them."""
     RESULTS.mkdir(exist_ok=True)
@@ -46,17 +47,22 @@ def publish(name: str, record: dict[str, Any]) -> None:
 
 def write() -> None:
     """Writes the page."""
-    sections = [HEAD]
+    learned, measured = {}, {}
     for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text())
-        section = _speed if "rows" in record else _learning
-        sections.append("\n".join(section(path.stem, record)))
-    write_atomically(PAGE, "\n".join(sections).encode())
+        if record.get("part") in PARTS:
+            measured[record["part"]] = _speed(record)
+        elif "recipe" in record:
+            learned[path.stem] = "\n".join(_learning(path.stem, record))
+        else:
+            raise ValueError(f"{path} must be written by benchmarks/learning.py or torchdnc bench, and is by neither")
+    speed = [measured[part] for part in PARTS if part in measured]
+    write_atomically(PAGE, "\n".join([HEAD, *learned.values(), *([SPEED] if speed else []), *speed]).encode())
 
 
 def _learning(name: str, record: dict[str, Any]) -> Iterator[str]:
     where = record["environment"]
-    yield f"## {name}\n"
+    yield f"### {name}\n"
     yield f"`{record['command']}`, commit {record['commit']}; {where['machine']}, {where['threads']} thread(s),"
     yield f"torch {where['torch']}, engine {where['engine']}. {_goal(record)}\n"
     columns = _columns(record)
@@ -100,20 +106,11 @@ def _value(run: dict[str, Any], test: str, score: str) -> str:
     return NONE if value is None else f"{value * SCORES.get(score, ('', 100))[1]:.4g}"
 
 
-def _speed(name: str, record: dict[str, Any]) -> Iterator[str]:
-    yield f"## {name}\n"
-    where = f"{record['machine']}, {record['threads']} thread(s), torch {record['torch']}"
-    yield f"`{record['command']}`, commit {record['commit']}; {where}."
-    yield f"{record['unit'].capitalize()} of {record['rounds']} rounds.\n"
-    for size, numbers in record["sizes"].items():
-        yield f"- {size}: {', '.join(f'{letter} {number}' for letter, number in numbers.items())}"
-    names = list(record["rows"][0])
-    yield ""
-    yield _row(*names)
-    yield _row(*["---"] * len(names))
-    for row in record["rows"]:
-        yield _row(*(value if isinstance(value, str) else f"{value:.3g}" for value in row.values()))
-    yield ""
+def _speed(record: dict[str, Any]) -> str:
+    part = record["part"]
+    figure = RESULTS / f"{part}.png"
+    shown = f"![{PARTS[part].title}]({os.path.relpath(figure, PAGE.parent)})\n\n" if figure.exists() else ""
+    return f"### {PARTS[part].title}\n\n{describe(record)}\n\n{shown}"
 
 
 def _row(*cells: object) -> str:

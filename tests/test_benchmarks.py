@@ -104,3 +104,42 @@ def test_failed_seeds_have_dashes(learning: Any, tmp_path: Path, failed: list[in
         assert row == ([str(seed), "failed", *["–"] * (len(titles) - 2)] if seed in failed else whole[2 + seed])
     assert titles == (whole[0] if len(failed) == 1 else ["seed", "ended", "steps", "seconds"])
     assert f"Solved: 0 of {len(seeds)}." in (tmp_path / "results.md").read_text()
+
+
+def test_what_bench_measured_comes_after_what_was_trained(learning: Any, tmp_path: Path) -> None:
+    import pages
+
+    learning.run("tiny", "abc")
+    results = tmp_path / "results"
+    found = {"size": {"B": 2, "T": 9, "N": 4}, "rows": [MEMORY, MEMORY | {"engine": "fused", "goal": [5, 7]}]}
+    record: dict[str, Any] = {
+        "part": "memory",
+        "command": "torchdnc bench memory",
+        "commit": "abc",
+        "machine": "one",
+        "found": found,
+    }
+    record |= {"threads": 1, "rounds": 3, "seed": 0, "quick": False, "versions": VERSIONS}
+    (results / "memory.json").write_text(json.dumps(record))
+    pages.write()
+    text = (tmp_path / "results.md").read_text()
+    assert text.index("## Training") < text.index("### tiny") < text.index("## Speed") < text.index("### Memory")
+    assert "one training step at B 2, N 4" in text
+    assert [cell.strip() for cell in rows(tmp_path)[-1]] == ["fused", "9", "6", "5 / 7", "bound", "1"]
+    assert ".png" not in text
+    (results / "memory.png").touch()
+    pages.write()
+    assert "](results/memory.png)" in (tmp_path / "results.md").read_text()
+
+
+MEMORY = {"engine": "reference", "T": 9, "megabytes": 6.0, "kept": 1.0, "peak": "VmHWM", "goal": None, "killed": None}
+VERSIONS = {"torch": "2", "numba": "1", "python": "3"}
+
+
+def test_a_result_of_another_kind_is_told(learning: Any, tmp_path: Path) -> None:
+    import pages
+
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "other.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"other.json must be written by benchmarks/learning.py or torchdnc bench"):
+        pages.write()

@@ -15,6 +15,7 @@ import pytest
 
 from tests.training.runs import TINY, assert_same_run, tiny, uninterrupted
 from torchdnc import cli
+from torchdnc.commands import data, demo
 from torchdnc.tasks import TASKS
 from torchdnc.tasks.data import Status
 from torchdnc.training import Goal, LSTMModel, RunConfig, evaluate_run, recipe_names
@@ -61,7 +62,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     text = capsys.readouterr().out
-    for command in ("train", "eval", "tasks", "data", "demo"):
+    for command in ("train", "eval", "tasks", "data", "demo", "bench"):
         assert f"\n  {command} " in text
         assert run(command, "--help") == 0
         assert f"torchdnc {command}" in capsys.readouterr().out
@@ -132,7 +133,7 @@ def test_unreached_goal_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("fly", "there is no command fly: the commands are train, eval, tasks, data, demo"),
+        ("fly", "there is no command fly: the commands are train, eval, tasks, data, demo, bench"),
         ("train nothing", "there is no recipe nothing: give the path of a .toml file or one of associative"),
         ("train nothing.toml", "there is no recipe nothing.toml"),
         ("train --steps 3 tiny.toml", "the recipe must come first, got '--steps'"),
@@ -167,6 +168,16 @@ def test_unreached_goal_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         ("train babi --data_dir=here", "there is no qa1_*_train.txt in here/"),
         ("eval full --speed 8", "Unrecognized options: --speed"),
         ("demo --out full", "full must be a new or empty folder"),
+        ("bench speed", "invalid choice 'speed'"),
+        ("bench --threads 0", "threads must be at least 1, got 0"),
+        ("bench --threads 100000", "the cores of this machine, got 100000"),
+        ("bench --rounds 0", "rounds must be at least 1, got 0"),
+        (
+            "bench --rounds many",
+            "Error parsing --rounds: no type matching {None}|INT could be instantiated from ['many']",
+        ),
+        ("bench --fast", "Unrecognized options: --fast"),
+        ("bench --out tiny.toml", "out must be a folder, got the file tiny.toml"),
     ],
 )
 def test_refusals(capsys: pytest.CaptureFixture[str], recipe: str, command: str, sentence: str) -> None:
@@ -289,14 +300,14 @@ def test_data(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
         Status(Path("here"), ("a", "b", "c", "d"), (), ()),
     ]
     asked: list[Path | None] = []
-    monkeypatch.setattr(cli, "babi_status", lambda folder: statuses.pop(0))
+    monkeypatch.setattr(data, "babi_status", lambda folder: statuses.pop(0))
 
-    def fetch(folder: Path | None, progress: cli.Percent) -> None:
+    def fetch(folder: Path | None, progress: data.Percent) -> None:
         asked.append(folder)
         for done in range(0, 2_000_001, 50_000):
             progress(done, 2_000_000)
 
-    monkeypatch.setattr(cli, "fetch_babi", fetch)
+    monkeypatch.setattr(data, "fetch_babi", fetch)
     assert run("data", "babi", "--no-download") == 1
     assert capsys.readouterr().out == "2 files in here\nabsent: c\naltered: d\n"
     assert asked == []
@@ -313,8 +324,8 @@ def test_data_out_of_reach(capsys: pytest.CaptureFixture[str], monkeypatch: pyte
     def unreachable(folder: Path | None, progress: object) -> None:
         raise ConnectionError("the bAbI data could not be fetched: no network")
 
-    monkeypatch.setattr(cli, "babi_status", lambda folder: Status(Path("here"), (), ("c",), ()))
-    monkeypatch.setattr(cli, "fetch_babi", unreachable)
+    monkeypatch.setattr(data, "babi_status", lambda folder: Status(Path("here"), (), ("c",), ()))
+    monkeypatch.setattr(data, "fetch_babi", unreachable)
     assert run("data", "babi") == 1
     assert capsys.readouterr().err == "error: the bAbI data could not be fetched: no network\n"
 
@@ -323,7 +334,7 @@ def test_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     solved, unsolved = (
         written(tiny(goal=Goal("wrong_bits", bound), batch_size=100), f"{bound}.toml") for bound in (1, -1)
     )
-    monkeypatch.setattr(cli, "find_recipe", lambda name: Path({"copy-demo": solved}[name]))
+    monkeypatch.setattr(demo, "find_recipe", lambda name: Path({"copy-demo": solved}[name]))
     assert run("demo", "--out", "demo") == 0
     text = capsys.readouterr().out
     for length in (10, 20):
@@ -333,5 +344,5 @@ def test_demo(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatc
     assert text.count("\n   write 0123456\n       0") == 1
     assert text.count("\n  read 1 0123456\n       0") == 1
     assert "The run is saved in demo. What to try next:\n  torchdnc eval demo" in text
-    monkeypatch.setattr(cli, "find_recipe", lambda name: Path({"copy-demo": unsolved}[name]))
+    monkeypatch.setattr(demo, "find_recipe", lambda name: Path({"copy-demo": unsolved}[name]))
     assert run("demo", "--out", "other") == 1

@@ -12,14 +12,18 @@ import torchdnc
 PACKAGE = Path(torchdnc.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-LAYERS = ["types", "checks", "ops", "engines", "nn", "training", "studies", "cli"]
+LAYERS = ["types", "checks", "ops", "engines", "nn", "training", "studies", "bench", "commands", "cli"]
 """Each may import those before it."""
+APART = {"studies", "bench"}
+"""These stand side by side: neither imports the other."""
 DATA = ["tasks", "inspector"]
 """These import `types` and `checks` alone; from `training` on they may be imported."""
 MAY_IMPORT = {part: {"types", "checks"} for part in DATA}
 MAY_IMPORT |= {part: set(LAYERS[:place]) for place, part in enumerate(LAYERS)}
 for later in LAYERS[LAYERS.index("training") :]:
     MAY_IMPORT[later] |= set(DATA)
+for part in APART:
+    MAY_IMPORT[part] -= APART
 MAY_IMPORT[""] = MAY_IMPORT["training"] - set(DATA)
 """The package itself, under the empty name, exports models."""
 
@@ -118,6 +122,11 @@ def test_imports_go_one_way(path):
         ("torchdnc.tasks.copy", "from torchdnc import LSTM"),
         ("torchdnc.inspector.page", "from torchdnc.tasks.base import Batch"),
         ("torchdnc.training.loop", "from torchdnc.cli import main"),
+        ("torchdnc.training.loop", "from torchdnc.bench import run"),
+        ("torchdnc.bench.steps", "from torchdnc.studies import capacity"),
+        ("torchdnc.bench.steps", "from torchdnc.commands import parsing"),
+        ("torchdnc.studies.capacity", "from torchdnc.bench import sizes"),
+        ("torchdnc.commands.train", "from torchdnc.cli import main"),
         ("torchdnc", "from torchdnc.training import loop"),
     ],
 )
@@ -137,7 +146,9 @@ def test_a_module_without_a_place_in_the_order_is_told():
         ("torchdnc.training.loop", "from torchdnc.tasks import TASKS\nfrom torchdnc import DNC"),
         ("torchdnc.tasks.copy", "from torchdnc.types import Memory\nimport torch"),
         ("torchdnc.tasks.copy", "from torchdnc.checks import check_size"),
-        ("torchdnc.cli", "from torchdnc.studies import capacity"),
+        ("torchdnc.commands.study", "from torchdnc.studies import capacity"),
+        ("torchdnc.bench.steps", "from torchdnc.training.report import RunError"),
+        ("torchdnc.cli", "from torchdnc.commands.bench import bench_command"),
     ],
 )
 def test_an_import_along_the_order_is_allowed(module, source):
@@ -170,15 +181,15 @@ def test_no_file_is_long(path):
 
 
 def test_only_the_command_line_loads_what_it_prints_with():
-    """rich and tyro are needed by `cli` and by modules that nothing but `cli` imports when it is loaded."""
+    """rich and tyro are needed by the command line and by modules that nothing else imports when it is loaded."""
     needs = {
         module_of(path): set(imports(ast.parse(path.read_text()).body, module_of(path).rpartition(".")[0]))
         for path in SOURCES
     }
     printing = {module for module, names in needs.items() if any(is_of(name, PRINTERS) for name in names)}
-    assert "torchdnc.cli" in printing
+    assert "torchdnc.commands.parsing" in printing
     for module, names in needs.items():
-        if module not in printing:
+        if module not in printing and not is_of(module, {"torchdnc.cli", "torchdnc.commands"}):
             assert not [name for name in names if is_of(name, printing)]
 
 

@@ -1,0 +1,1 @@
+"""The commands of the command line, a file each: parse the arguments, act, return the exit code."""

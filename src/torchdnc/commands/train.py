@@ -1,0 +1,137 @@
+"""torchdnc train."""
+
+import itertools
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from torchdnc.commands.parsing import RefusedError, parse, refusing
+from torchdnc.training import Reporter, Result, RunConfig, find_recipe, load_recipe, recipe_names, resume, train
+from torchdnc.training.console import Lines, reporter, seeds_table
+from torchdnc.training.metrics import TensorBoard
+from torchdnc.training.seeds import SEEDS, Reporters, SeedRun, resume_seeds, train_seeds
+
+TRAIN_HELP = """Train a model by a recipe, or go on with a run.
+
+  torchdnc train RECIPE [--option value]   RECIPE is a name below or the path of a .toml file
+  torchdnc train RECIPE --help             every option of that recipe, with its value
+  torchdnc train --resume RUN              go on from the last checkpoint, also after a crash
+  torchdnc train babi --data-dir DIR       short for --task.data-dir
+
+examples:
+  torchdnc train copy-demo
+  torchdnc train copy --task.max-length 40 --model.memory-size 64 --seed 3 --out runs/long-copy
+  torchdnc train copy-demo --seeds 5
+
+recipes:
+"""
+
+
+@dataclass(frozen=True)
+class TrainArguments:
+    """Train a model by this recipe; an option given here replaces the recipe's."""
+
+    config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    out: Path | None = None
+    """Folder of the run (None: runs/RECIPE-DATE-TIME)."""
+    seeds: int | None = None
+    """Train so many seeds, one after another, from --seed on."""
+    tensorboard: bool = False
+    """Also write the metrics for TensorBoard."""
+
+
+@dataclass(frozen=True)
+class ResumeArguments:
+    """Go on with a run, or with a folder of several seeds, from its last checkpoint."""
+
+    resume: Path
+    """Folder of the run."""
+    steps: int | None = None
+    """New number of updates at most (None: as before)."""
+    max_minutes: float | None = None
+    """New limit of time (None: as before)."""
+    tensorboard: bool = False
+    """Also write the metrics for TensorBoard."""
+
+
+def train_command(arguments: list[str]) -> int:
+    """Train a model by a recipe, or go on with a run."""
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(TRAIN_HELP + "\n".join(f"  {name:20}{_about(name)}" for name in recipe_names()))
+        return 0 if arguments else 2
+    if any(argument.partition("=")[0] == "--resume" for argument in arguments):
+        return _resume(parse(ResumeArguments, "torchdnc train", arguments))
+    name = arguments[0]
+    if name.startswith("-"):
+        raise RefusedError(f"the recipe must come first, got {name!r}; see torchdnc train --help")
+    with refusing():
+        path = find_recipe(name)
+        recipe = load_recipe(path)
+    options = [re.sub("^--data[-_]dir(?==|$)", "--task.data-dir", option) for option in arguments[1:]]
+    given = parse(TrainArguments, f"torchdnc train {name}", options, TrainArguments(recipe))
+    out = given.out or fresh_folder(path.stem)
+    if given.seeds is not None:
+        count = given.seeds
+        return _seeds(out, given.tensorboard, lambda make: train_seeds(given.config, out, count, make))
+    console, reporters = _reporters(given.tensorboard)
+    with refusing(lambda: not console.began):
+        return end(train(given.config, out, *reporters))
+
+
+def _about(name: str) -> str:
+    """The comment that a recipe begins with."""
+    return find_recipe(name).read_text().partition("\n")[0].lstrip("# ")
+
+
+def fresh_folder(name: str) -> Path:
+    stem = f"runs/{name}-{datetime.now():%Y%m%d-%H%M%S}"
+    names = itertools.chain([stem], (f"{stem}-{count}" for count in itertools.count(2)))
+    return next(path for path in map(Path, names) if not path.exists())
+
+
+def _reporters(tensorboard: bool) -> tuple[Lines, list[Reporter]]:
+    console = reporter()
+    with refusing():
+        return console, [console, TensorBoard()] if tensorboard else [console]
+
+
+def _resume(given: ResumeArguments) -> int:
+    if (given.resume / SEEDS).exists():
+        if given.steps is not None or given.max_minutes is not None:
+            raise RefusedError(
+                f"--steps and --max-minutes cannot change while several seeds are resumed in {given.resume}"
+            )
+        return _seeds(given.resume, given.tensorboard, lambda make: resume_seeds(given.resume, make))
+    console, reporters = _reporters(given.tensorboard)
+    with refusing(lambda: not console.began):
+        return end(resume(given.resume, *reporters, steps=given.steps, max_minutes=given.max_minutes))
+
+
+def _seeds(out: Path, tensorboard: bool, run: Callable[[Reporters], tuple[list[SeedRun], Result | None]]) -> int:
+    consoles: list[Lines] = []
+
+    def make(config: RunConfig) -> list[Reporter]:
+        console, reporters = _reporters(tensorboard)
+        consoles.append(console)
+        return reporters
+
+    with refusing(lambda: not any(console.began for console in consoles)):
+        runs, interrupted = run(make)
+    print(seeds_table(runs))
+    if interrupted is not None:
+        print(f"go on with: torchdnc train --resume {out}")
+        return 128 + (interrupted.signal or 0)
+    print(f"saved in {out}, summary in {out / SEEDS}")
+    return 1 if any(ended.status == "failed" for ended in runs) else 0
+
+
+def end(result: Result) -> int:
+    """Say how a run can go on; returns the exit code."""
+    if result.status in ("interrupted", "out of time"):
+        print(f"go on with: torchdnc train --resume {result.run_dir}")
+    return 0 if result.signal is None else 128 + result.signal
