@@ -16,6 +16,7 @@ from torchdnc.engines.fused.kernels.simd import (
     spread,
     store,
     sum_lanes,
+    sum_lanes_of_four,
     without_lane,
 )
 from torchdnc.engines.fused.kernels.vectors import clear, copy, dot, length, softmax_backward, total
@@ -53,73 +54,142 @@ def look_up_backward(d_scores, dots, memory, lengths, keys, strengths, d_keys, d
 
 @njit(**EXACT)
 def slot_backward(
-    memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, scales, keys, shrink, d_weights,
-    d_erase, d_vector, write_dots, N, W, R,
+    i, memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, scales, keys, shrink, d_erase,
+    d_vector, N, W, R,
 ):  # fmt: skip
-    """All gradients that meet in a slot, in one pass: of the words read and of the keys, then through the write
+    """All gradients that meet in a slot: of the words read and of the keys, then through the write
     M_t = M_{t−1} ∘ (1 − w eᵀ) + w vᵀ.
 
     d_memory: of M_t from later steps on entry, of M_{t−1} but for the write key on return.
-    write_dots := M_{t−1}[i]·k^w, which the write key's gradient needs.
+    Returns vectors whose lanes sum to d w[i] and to M_{t−1}[i]·k^w, which the write key's gradient needs.
     """
     one = like(memory, 1)
+    weight, less = spread(weights[i]), spread(shrink[i])
+    d_weight = along_key = like(memory, 0)
+    for k in range(0, W, lanes(memory)):
+        at, n = i * W + k, W - k
+        old = load(memory_prev, at, n)
+        grad = fma(less, load(memory, at, n), load(d_memory, at, n))
+        for r in range(R):
+            grad = fma(spread(heads[r * N + i]), load(d_reads, r * W + k, n), grad)
+            grad = fma(spread(scales[r * N + i]), load(keys, r * W + k, n), grad)
+        erased = load(erase, k, n)
+        d_weight = fma(grad, load(vector, k, n) - erased * old, d_weight)
+        along_key = fma(old, load(write_key, k, n), along_key)
+        written = grad * weight
+        store(d_erase, k, load(d_erase, k, n) - written * old, n)
+        store(d_vector, k, load(d_vector, k, n) + written, n)
+        store(d_memory, at, grad * (one - weight * erased), n)
+    return d_weight, along_key
+
+
+@njit(**EXACT)
+def slots_backward(
+    memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, scales, keys, shrink, d_weights,
+    d_erase, d_vector, write_dots, N, W, R,
+):  # fmt: skip
+    """`slot_backward` of every slot; write_dots := M_{t−1}·k^w."""
     for i in range(N):
-        weight, less = spread(weights[i]), spread(shrink[i])
-        sum_weight = sum_dots = like(memory, 0)
-        for k in range(0, W, lanes(memory)):
-            at, n = i * W + k, W - k
-            slot, old = load(memory, at, n), load(memory_prev, at, n)
-            grad = fma(less, slot, load(d_memory, at, n))
-            for r in range(R):
-                grad = fma(spread(heads[r * N + i]), load(d_reads, r * W + k, n), grad)
-                grad = fma(spread(scales[r * N + i]), load(keys, r * W + k, n), grad)
-            erased = load(erase, k, n)
-            sum_weight = fma(grad, load(vector, k, n) - erased * old, sum_weight)
-            sum_dots = fma(old, load(write_key, k, n), sum_dots)
-            written = grad * weight
-            store(d_erase, k, load(d_erase, k, n) - written * old, n)
-            store(d_vector, k, load(d_vector, k, n) + written, n)
-            store(d_memory, at, grad * (one - weight * erased), n)
-        d_weights[i] += sum_lanes(sum_weight)
-        write_dots[i] = sum_lanes(sum_dots)
+        d_weight, along_key = slot_backward(
+            i, memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, scales, keys, shrink,
+            d_erase, d_vector, N, W, R,
+        )  # fmt: skip
+        d_weights[i] += sum_lanes(d_weight)
+        write_dots[i] = sum_lanes(along_key)
+
+
+@njit(**EXACT)
+def link_backward(
+    grad, at, j, n, link_prev, d_link, weight, keep, weights, precedence_prev, acc, d_weight, d_precedence
+):
+    """A vector of d L[i, j] through the link update, to be added to d w[i] (acc), d w[j] and d p_{t−1}[j]."""
+    lost = grad * load(link_prev, at, n)
+    store(d_link, at, grad * (keep - load(weights, j, n)), n)
+    return fma(grad, load(precedence_prev, j, n), acc - lost), d_weight - lost, fma(grad, weight, d_precedence)
 
 
 @njit(**EXACT)
 def link_row_backward(
-    d_link, link_prev, i, weights, precedence_prev, heads, d_heads, modes, d_weights, d_precedence_prev, factors, N, R
+    d_link, link_prev, i, weights, precedence_prev, heads, d_heads, modes, d_weights, d_precedence_prev, N, R
 ):
     """One row of the links' gradient: that of f and b comes in, then it goes through the link update.
 
-    d_link: of L_t from later steps on entry, of L_{t−1} on return. factors: room for 2 R numbers.
+    d_link: of L_t from later steps on entry, of L_{t−1} on return.
     """
-    for r in range(R):
-        factors[2 * r] = modes[3 * r + 2] * d_heads[r * N + i]
-        factors[2 * r + 1] = modes[3 * r] * heads[r * N + i]
     weight, keep, acc = spread(weights[i]), spread(weights.dtype.type(1) - weights[i]), like(d_link, 0)
     for j in range(0, N, lanes(d_link)):
         at, n = i * N + j, N - j
-        grad, old = load(d_link, at, n), load(link_prev, at, n)
+        grad = load(d_link, at, n)
         for r in range(R):
-            grad = fma(spread(factors[2 * r]), load(heads, r * N + j, n), grad)
-            grad = fma(spread(factors[2 * r + 1]), load(d_heads, r * N + j, n), grad)
-        grad = without_lane(grad, i - j)
-        lost = grad * old
-        acc = fma(grad, load(precedence_prev, j, n), acc - lost)
-        store(d_precedence_prev, j, fma(grad, weight, load(d_precedence_prev, j, n)), n)
-        store(d_weights, j, load(d_weights, j, n) - lost, n)
-        store(d_link, at, grad * (keep - load(weights, j, n)), n)
+            o = r * N
+            grad = fma(spread(modes[3 * r + 2] * d_heads[o + i]), load(heads, o + j, n), grad)
+            grad = fma(spread(modes[3 * r] * heads[o + i]), load(d_heads, o + j, n), grad)
+        acc, d_weight, d_precedence = link_backward(
+            without_lane(grad, i - j), at, j, n, link_prev, d_link, weight, keep, weights, precedence_prev, acc,
+            load(d_weights, j, n), load(d_precedence_prev, j, n),
+        )  # fmt: skip
+        store(d_weights, j, d_weight, n)
+        store(d_precedence_prev, j, d_precedence, n)
     d_weights[i] += sum_lanes(acc)
+
+
+@njit(**EXACT)
+def four_link_rows_backward(
+    d_link, link_prev, i, weights, precedence_prev, heads, d_heads, modes, d_weights, d_precedence_prev, factors, N, R
+):
+    """`link_row_backward` of rows i to i + 3, which share what is loaded; factors: room for 8 R numbers."""
+    for r in range(R):
+        for q in range(4):
+            factors[8 * r + 2 * q] = modes[3 * r + 2] * d_heads[r * N + i + q]
+            factors[8 * r + 2 * q + 1] = modes[3 * r] * heads[r * N + i + q]
+    one, at0, at1, at2, at3 = weights.dtype.type(1), i * N, (i + 1) * N, (i + 2) * N, (i + 3) * N
+    w0, w1, w2, w3 = spread(weights[i]), spread(weights[i + 1]), spread(weights[i + 2]), spread(weights[i + 3])
+    k0, k1, k2, k3 = spread(one) - w0, spread(one) - w1, spread(one) - w2, spread(one) - w3
+    a0 = a1 = a2 = a3 = like(d_link, 0)
+    for j in range(0, N, lanes(d_link)):
+        n = N - j
+        g0, g1 = load(d_link, at0 + j, n), load(d_link, at1 + j, n)
+        g2, g3 = load(d_link, at2 + j, n), load(d_link, at3 + j, n)
+        for r in range(R):
+            f, head, d_head = 8 * r, load(heads, r * N + j, n), load(d_heads, r * N + j, n)
+            g0 = fma(spread(factors[f]), head, fma(spread(factors[f + 1]), d_head, g0))
+            g1 = fma(spread(factors[f + 2]), head, fma(spread(factors[f + 3]), d_head, g1))
+            g2 = fma(spread(factors[f + 4]), head, fma(spread(factors[f + 5]), d_head, g2))
+            g3 = fma(spread(factors[f + 6]), head, fma(spread(factors[f + 7]), d_head, g3))
+        g0, g1, g2, g3 = (
+            without_lane(g0, i - j),
+            without_lane(g1, i + 1 - j),
+            without_lane(g2, i + 2 - j),
+            without_lane(g3, i + 3 - j),
+        )
+        d_w, d_p = load(d_weights, j, n), load(d_precedence_prev, j, n)
+        a0, d_w, d_p = link_backward(
+            g0, at0 + j, j, n, link_prev, d_link, w0, k0, weights, precedence_prev, a0, d_w, d_p
+        )
+        a1, d_w, d_p = link_backward(
+            g1, at1 + j, j, n, link_prev, d_link, w1, k1, weights, precedence_prev, a1, d_w, d_p
+        )
+        a2, d_w, d_p = link_backward(
+            g2, at2 + j, j, n, link_prev, d_link, w2, k2, weights, precedence_prev, a2, d_w, d_p
+        )
+        a3, d_w, d_p = link_backward(
+            g3, at3 + j, j, n, link_prev, d_link, w3, k3, weights, precedence_prev, a3, d_w, d_p
+        )
+        store(d_weights, j, d_w, n)
+        store(d_precedence_prev, j, d_p, n)
+    for q, each in enumerate(sum_lanes_of_four(a0, a1, a2, a3)):
+        d_weights[i + q] += each
 
 
 @njit(**EXACT)
 def follow_backward(
     link_prev, d_link, weights, precedence_prev, heads, d_heads, modes, d_weights, d_precedence_prev, back, ahead,
-    linked, N, R,
+    linked, factors, N, R,
 ):  # fmt: skip
     """One pass over the links: gradients through f = L w^r, b = Lᵀ w^r and the link update.
 
     heads: w^r_{t−1}; d_heads: gradient of w^r_t. back := Lᵀ d_heads and ahead := L d_heads, from which the gradients
-    of the heads before and of the modes follow; linked: room for some rows of L_t, and 2 R numbers.
+    of the heads before and of the modes follow; linked: room for four rows of L_t; factors: for 8 R numbers.
     """
     clear(back, R * N)
     for first in range(0, N, BLOCK):
@@ -127,11 +197,17 @@ def follow_backward(
         for q in range(count):
             link_row(linked[q * N :], link_prev, first + q, weights, precedence_prev, N)
         follow(linked, first, count, d_heads, ahead, back, N, R)
-        for i in range(first, first + count):
-            link_row_backward(
-                d_link, link_prev, i, weights, precedence_prev, heads, d_heads, modes, d_weights, d_precedence_prev,
-                linked[BLOCK * N :], N, R,
+        if count == BLOCK:
+            four_link_rows_backward(
+                d_link, link_prev, first, weights, precedence_prev, heads, d_heads, modes, d_weights,
+                d_precedence_prev, factors, N, R,
             )  # fmt: skip
+        else:
+            for i in range(first, N):
+                link_row_backward(
+                    d_link, link_prev, i, weights, precedence_prev, heads, d_heads, modes, d_weights,
+                    d_precedence_prev, N, R,
+                )  # fmt: skip
 
 
 @njit(**EXACT)
@@ -248,7 +324,8 @@ def step_row_backward(
     d_usage, d_write, d_precedence, d_heads = d_state[:N], d_state[N : 2 * N], d_state[2 * N : 3 * N], d_state[3 * N :]
     ahead, back, d_scores = work[: R * N], work[R * N : 2 * R * N], work[2 * R * N : 3 * R * N]
     spare = work[3 * R * N :]
-    shrink, write_dots, d_precedence_prev, linked = spare[:N], spare[N : 2 * N], spare[2 * N : 3 * N], spare[3 * N :]
+    shrink, write_dots, d_precedence_prev = spare[:N], spare[N : 2 * N], spare[2 * N : 3 * N]
+    linked, factors = spare[3 * N : 7 * N], spare[7 * N :]
     clear(d_xi, d_xi.shape[0])
 
     # read_words, the content mode of read_weights; `ahead` lends its room until the links need it
@@ -259,7 +336,7 @@ def step_row_backward(
             content[r * N :], d_heads[r * N :], d_scores[r * N :], modes[3 * r + 1], N
         )
     look_up_backward(d_scores, ahead, memory, lengths, keys, strengths, d_keys, d_strengths, shrink, N, W, R)
-    slot_backward(
+    slots_backward(
         memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, d_scores, keys, shrink,
         d_write, d_erase, d_vector, write_dots, N, W, R,
     )  # fmt: skip
@@ -268,7 +345,7 @@ def step_row_backward(
     precede_backward(d_precedence, d_precedence_prev, d_write, weights, precedence_prev, N)
     follow_backward(
         link_prev, d_link, weights, precedence_prev, heads_prev, d_heads, modes, d_write, d_precedence_prev, back,
-        ahead, linked, N, R,
+        ahead, linked, factors, N, R,
     )  # fmt: skip
     turn_heads(d_heads, heads_prev, back, ahead, modes, d_modes, N, R)
     copy(d_precedence, d_precedence_prev, N)

@@ -16,19 +16,24 @@ from torchdnc.engines.fused.kernels.memory import relink, step_row, write
 from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
 from torchdnc.engines.fused.kernels.options import EXACT
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
+from torchdnc.engines.fused.kernels.simd import flush_denormals, restore_denormals
 from torchdnc.engines.fused.kernels.vectors import add, clear, copy
 
 
 def forward(sizes, weights, tape, scratch, features):
     """Fills the tape and the features [T, B, layers·H + R·W]."""
     for share in prange(sizes.shares):
+        before = flush_denormals()
         _forward_share(share, sizes, weights, tape, scratch, features)
+        restore_denormals(before)
 
 
 def backward(sizes, weights, tape, scratch, d_features, carried, found):
     """Turns the carried gradients into those of the state before the first step, and leaves those found."""
     for share in prange(sizes.shares):
+        before = flush_denormals()
         _backward_share(share, sizes, weights, tape, scratch, d_features, carried, found)
+        restore_denormals(before)
 
 
 @njit(**EXACT)
