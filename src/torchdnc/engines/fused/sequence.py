@@ -133,15 +133,13 @@ def _scratch(sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
     nothing = _array(like.new_zeros(tape_size(N, R)))
     # An empty slot has the length sqrt(ε).
     _row_parts(nothing, sizes)[3].fill_(math.sqrt(COSINE_EPSILON))
-    rooms = sizes.every * replay
     return Scratch(
         work=_empty((sizes.shares, work_size(N, R)), like),
         chi=_empty((B, columns), like),
         hidden=_empty((B, sizes.layers * H), like),
         nothing=nothing,
-        zeros=_array(like.new_zeros(max(N * W, H))),
-        memories=_empty((rooms + replay, B, N * W), like),
-        links=_empty((rooms, B, N * N), like),
+        zeros=_array(like.new_zeros(max(N * W, N * N, H))),
+        memories=_empty(((sizes.every + 1) * replay, B, N * W), like),
     )
 
 

@@ -94,8 +94,8 @@ class Scratch(NamedTuple):
     """Room to work in.
 
     work [shares, ·]: for the memory of a row. chi, hidden [B, ·]: what a layer sees, and the gradients of it and of h.
-    nothing: the tape's row of the all-zero state; zeros: as many as a memory or a layer has. memories [every + 1, B,
-    N·W], links [every, B, N·N]: the steps between two checkpoints, replayed; of no size forward.
+    nothing: the tape's row of the all-zero state; zeros: as many as a memory, the links or a layer have. memories
+    [every + 1, B, N·W]: the steps between two checkpoints, replayed; of no size forward.
     """
 
     work: Array
@@ -104,4 +104,3 @@ class Scratch(NamedTuple):
     nothing: Array
     zeros: Array
     memories: Array
-    links: Array

@@ -12,7 +12,7 @@ def tape_size(N: int, R: int) -> int:
 
 def work_size(N: int, R: int) -> int:
     """Numbers that the gradient of a step, which needs most, works with, rounded up to whole cache lines."""
-    return -(-((3 * R + 7) * N + 8 * R) // 16) * 16
+    return -(-((3 * R + 11) * N + 8 * R) // 16) * 16
 
 
 @njit(**EXACT)

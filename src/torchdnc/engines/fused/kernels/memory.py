@@ -13,6 +13,7 @@ from torchdnc.engines.fused.kernels.simd import (
     lanes,
     like,
     load,
+    prefetch,
     spread,
     store,
     sum_lanes,
@@ -113,12 +114,13 @@ def look_up(content, memory, lengths, keys, strengths, N, W, R):
 
 
 @njit(**EXACT)
-def link_row(row, link_prev, i, weights, precedence_prev, N):
-    """The i-th row of L = (1 − w[i] − w[j]) L_{t−1} + w[i] p[j], with no link to itself; may be done in place."""
+def link_row(row, row_prev, i, weights, precedence_prev, N):
+    """row := the i-th of L = (1 − w[i] − w[j]) L_{t−1} + w[i] p[j], with no link to itself; may be done in place."""
     weight, keep = spread(weights[i]), spread(weights.dtype.type(1) - weights[i])
     for j in range(0, N, lanes(row)):
         n = N - j
-        stays = (keep - load(weights, j, n)) * load(link_prev, i * N + j, n)
+        prefetch(row_prev, BLOCK * N + j)
+        stays = (keep - load(weights, j, n)) * load(row_prev, j, n)
         store(row, j, without_lane(fma(weight, load(precedence_prev, j, n), stays), i - j), n)
 
 
@@ -154,20 +156,13 @@ def follow(rows, first, count, heads, ahead, back, N, R):
 
 
 @njit(**EXACT)
-def relink(link, link_prev, weights, precedence_prev, N):
-    """The link update alone."""
-    for i in range(N):
-        link_row(link[i * N :], link_prev, i, weights, precedence_prev, N)
-
-
-@njit(**EXACT)
 def link_and_follow(link, weights, precedence_prev, read_weights_prev, forward, backward, N, R):
     """The link update, and f = L w^r and b = Lᵀ w^r of every head while the rows are at hand."""
     clear(backward, R * N)
     for first in range(0, N, BLOCK):
         count = min(BLOCK, N - first)
         for i in range(first, first + count):
-            link_row(link[i * N :], link, i, weights, precedence_prev, N)
+            link_row(link[i * N :], link[i * N :], i, weights, precedence_prev, N)
         follow(link[first * N :], first, count, read_weights_prev, forward, backward, N, R)
 
 

@@ -13,6 +13,7 @@ from torchdnc.engines.fused.kernels.simd import (
     lanes,
     like,
     load,
+    prefetch,
     spread,
     store,
     sum_lanes,
@@ -99,34 +100,65 @@ def slots_backward(
 
 
 @njit(**EXACT)
-def link_backward(
-    grad, at, j, n, link_prev, d_link, weight, keep, weights, precedence_prev, acc, d_weight, d_precedence
-):
+def past_link_rows(past, link, i, count, rows, alive, b, first, last, N):
+    """past := `count` ≤ 4 rows, from the i-th on, of what the link matrix was before step `last`.
+
+    link: before step `first`; the updates since are made again in registers, rather than kept, as reading them back
+    would take longer. rows, alive: as on the tape; b: the row of the batch.
+    """
+    i1, i2, i3 = i + min(1, count - 1), i + min(2, count - 1), i + min(3, count - 1)
+    for j in range(0, N, lanes(past)):
+        n = N - j
+        x0, x1, x2, x3 = (
+            load(link, i * N + j, n),
+            load(link, i1 * N + j, n),
+            load(link, i2 * N + j, n),
+            load(link, i3 * N + j, n),
+        )
+        for q in range(BLOCK):
+            prefetch(link, (i + BLOCK + q) * N + j)
+        for t in range(first, last):
+            if alive[t, b]:
+                row = rows[t + 1, b]
+                stays, precedence = like(past, 1) - load(row, N + j, n), load(rows[t, b], 2 * N + j, n)
+                # (1 − w[i] − w[j]) L + w[i] p, as (1 − w[j]) L + w[i] (p − L), and nothing on the diagonal
+                x0 = without_lane(fma(spread(row[N + i]), precedence - x0, stays * x0), i - j)
+                x1 = without_lane(fma(spread(row[N + i1]), precedence - x1, stays * x1), i1 - j)
+                x2 = without_lane(fma(spread(row[N + i2]), precedence - x2, stays * x2), i2 - j)
+                x3 = without_lane(fma(spread(row[N + i3]), precedence - x3, stays * x3), i3 - j)
+        store(past, j, x0, n)
+        store(past, N + j, x1, n)
+        store(past, 2 * N + j, x2, n)
+        store(past, 3 * N + j, x3, n)
+
+
+@njit(**EXACT)
+def link_backward(grad, old, j, n, d_link, at, weight, keep, weights, precedence_prev, acc, d_weight, d_precedence):
     """A vector of d L[i, j] through the link update, to be added to d w[i] (acc), d w[j] and d p_{t−1}[j]."""
-    lost = grad * load(link_prev, at, n)
-    store(d_link, at, grad * (keep - load(weights, j, n)), n)
+    lost = grad * old
+    store(d_link, at + j, grad * (keep - load(weights, j, n)), n)
     return fma(grad, load(precedence_prev, j, n), acc - lost), d_weight - lost, fma(grad, weight, d_precedence)
 
 
 @njit(**EXACT)
 def link_row_backward(
-    d_link, link_prev, i, weights, precedence_prev, heads, d_heads, modes, d_weights, d_precedence_prev, N, R
+    d_link, past, q, i, weights, precedence_prev, heads, d_heads, factors, d_weights, d_precedence_prev, N, R
 ):
     """One row of the links' gradient: that of f and b comes in, then it goes through the link update.
 
-    d_link: of L_t from later steps on entry, of L_{t−1} on return.
+    d_link: of L_t from later steps on entry, of L_{t−1} on return. past, factors: of some rows, this being the q-th.
     """
     weight, keep, acc = spread(weights[i]), spread(weights.dtype.type(1) - weights[i]), like(d_link, 0)
     for j in range(0, N, lanes(d_link)):
-        at, n = i * N + j, N - j
-        grad = load(d_link, at, n)
+        n = N - j
+        grad = load(d_link, i * N + j, n)
         for r in range(R):
-            o = r * N
-            grad = fma(spread(modes[3 * r + 2] * d_heads[o + i]), load(heads, o + j, n), grad)
-            grad = fma(spread(modes[3 * r] * heads[o + i]), load(d_heads, o + j, n), grad)
+            f = 8 * r + 2 * q
+            grad = fma(spread(factors[f + 1]), load(d_heads, r * N + j, n), grad)
+            grad = fma(spread(factors[f]), load(heads, r * N + j, n), grad)
         acc, d_weight, d_precedence = link_backward(
-            without_lane(grad, i - j), at, j, n, link_prev, d_link, weight, keep, weights, precedence_prev, acc,
-            load(d_weights, j, n), load(d_precedence_prev, j, n),
+            without_lane(grad, i - j), load(past, q * N + j, n), j, n, d_link, i * N, weight, keep, weights,
+            precedence_prev, acc, load(d_weights, j, n), load(d_precedence_prev, j, n),
         )  # fmt: skip
         store(d_weights, j, d_weight, n)
         store(d_precedence_prev, j, d_precedence, n)
@@ -135,13 +167,9 @@ def link_row_backward(
 
 @njit(**EXACT)
 def four_link_rows_backward(
-    d_link, link_prev, i, weights, precedence_prev, heads, d_heads, modes, d_weights, d_precedence_prev, factors, N, R
+    d_link, past, i, weights, precedence_prev, heads, d_heads, factors, d_weights, d_precedence_prev, N, R
 ):
-    """`link_row_backward` of rows i to i + 3, which share what is loaded; factors: room for 8 R numbers."""
-    for r in range(R):
-        for q in range(4):
-            factors[8 * r + 2 * q] = modes[3 * r + 2] * d_heads[r * N + i + q]
-            factors[8 * r + 2 * q + 1] = modes[3 * r] * heads[r * N + i + q]
+    """`link_row_backward` of rows i to i + 3, which share what is loaded."""
     one, at0, at1, at2, at3 = weights.dtype.type(1), i * N, (i + 1) * N, (i + 2) * N, (i + 3) * N
     w0, w1, w2, w3 = spread(weights[i]), spread(weights[i + 1]), spread(weights[i + 2]), spread(weights[i + 3])
     k0, k1, k2, k3 = spread(one) - w0, spread(one) - w1, spread(one) - w2, spread(one) - w3
@@ -150,31 +178,27 @@ def four_link_rows_backward(
         n = N - j
         g0, g1 = load(d_link, at0 + j, n), load(d_link, at1 + j, n)
         g2, g3 = load(d_link, at2 + j, n), load(d_link, at3 + j, n)
+        for q in range(BLOCK):
+            prefetch(d_link, (i + BLOCK + q) * N + j)
         for r in range(R):
             f, head, d_head = 8 * r, load(heads, r * N + j, n), load(d_heads, r * N + j, n)
             g0 = fma(spread(factors[f]), head, fma(spread(factors[f + 1]), d_head, g0))
             g1 = fma(spread(factors[f + 2]), head, fma(spread(factors[f + 3]), d_head, g1))
             g2 = fma(spread(factors[f + 4]), head, fma(spread(factors[f + 5]), d_head, g2))
             g3 = fma(spread(factors[f + 6]), head, fma(spread(factors[f + 7]), d_head, g3))
-        g0, g1, g2, g3 = (
-            without_lane(g0, i - j),
-            without_lane(g1, i + 1 - j),
-            without_lane(g2, i + 2 - j),
-            without_lane(g3, i + 3 - j),
+        g0, g1 = without_lane(g0, i - j), without_lane(g1, i + 1 - j)
+        g2, g3 = without_lane(g2, i + 2 - j), without_lane(g3, i + 3 - j)
+        x0, x1, x2, x3 = (
+            load(past, j, n),
+            load(past, N + j, n),
+            load(past, 2 * N + j, n),
+            load(past, 3 * N + j, n),
         )
         d_w, d_p = load(d_weights, j, n), load(d_precedence_prev, j, n)
-        a0, d_w, d_p = link_backward(
-            g0, at0 + j, j, n, link_prev, d_link, w0, k0, weights, precedence_prev, a0, d_w, d_p
-        )
-        a1, d_w, d_p = link_backward(
-            g1, at1 + j, j, n, link_prev, d_link, w1, k1, weights, precedence_prev, a1, d_w, d_p
-        )
-        a2, d_w, d_p = link_backward(
-            g2, at2 + j, j, n, link_prev, d_link, w2, k2, weights, precedence_prev, a2, d_w, d_p
-        )
-        a3, d_w, d_p = link_backward(
-            g3, at3 + j, j, n, link_prev, d_link, w3, k3, weights, precedence_prev, a3, d_w, d_p
-        )
+        a0, d_w, d_p = link_backward(g0, x0, j, n, d_link, at0, w0, k0, weights, precedence_prev, a0, d_w, d_p)
+        a1, d_w, d_p = link_backward(g1, x1, j, n, d_link, at1, w1, k1, weights, precedence_prev, a1, d_w, d_p)
+        a2, d_w, d_p = link_backward(g2, x2, j, n, d_link, at2, w2, k2, weights, precedence_prev, a2, d_w, d_p)
+        a3, d_w, d_p = link_backward(g3, x3, j, n, d_link, at3, w3, k3, weights, precedence_prev, a3, d_w, d_p)
         store(d_weights, j, d_w, n)
         store(d_precedence_prev, j, d_p, n)
     for q, each in enumerate(sum_lanes_of_four(a0, a1, a2, a3)):
@@ -183,29 +207,34 @@ def four_link_rows_backward(
 
 @njit(**EXACT)
 def follow_backward(
-    link_prev, d_link, weights, precedence_prev, heads, d_heads, modes, d_weights, d_precedence_prev, back, ahead,
-    linked, factors, N, R,
+    link, rows, alive, b, first, t, d_link, weights, precedence_prev, heads, d_heads, modes, d_weights,
+    d_precedence_prev, back, ahead, linked, factors, N, R,
 ):  # fmt: skip
     """One pass over the links: gradients through f = L w^r, b = Lᵀ w^r and the link update.
 
-    heads: w^r_{t−1}; d_heads: gradient of w^r_t. back := Lᵀ d_heads and ahead := L d_heads, from which the gradients
-    of the heads before and of the modes follow; linked: room for four rows of L_t; factors: for 8 R numbers.
+    link: before step `first`, see `past_link_rows`; t: this step. heads: w^r_{t−1}; d_heads: gradient of w^r_t.
+    back := Lᵀ d_heads and ahead := L d_heads, from which the gradients of the heads before and of the modes follow;
+    linked: room for four rows of L_{t−1} and of L_t; factors: for 8 R numbers.
     """
+    past, now = linked[: 4 * N], linked[4 * N : 8 * N]
     clear(back, R * N)
-    for first in range(0, N, BLOCK):
-        count = min(BLOCK, N - first)
+    for i in range(0, N, BLOCK):
+        count = min(BLOCK, N - i)
+        past_link_rows(past, link, i, count, rows, alive, b, first, t, N)
         for q in range(count):
-            link_row(linked[q * N :], link_prev, first + q, weights, precedence_prev, N)
-        follow(linked, first, count, d_heads, ahead, back, N, R)
+            link_row(now[q * N :], past[q * N :], i + q, weights, precedence_prev, N)
+            for r in range(R):
+                factors[8 * r + 2 * q] = modes[3 * r + 2] * d_heads[r * N + i + q]
+                factors[8 * r + 2 * q + 1] = modes[3 * r] * heads[r * N + i + q]
+        follow(now, i, count, d_heads, ahead, back, N, R)
         if count == BLOCK:
             four_link_rows_backward(
-                d_link, link_prev, first, weights, precedence_prev, heads, d_heads, modes, d_weights,
-                d_precedence_prev, factors, N, R,
-            )  # fmt: skip
+                d_link, past, i, weights, precedence_prev, heads, d_heads, factors, d_weights, d_precedence_prev, N, R
+            )
         else:
-            for i in range(first, N):
+            for q in range(count):
                 link_row_backward(
-                    d_link, link_prev, i, weights, precedence_prev, heads, d_heads, modes, d_weights,
+                    d_link, past, q, i + q, weights, precedence_prev, heads, d_heads, factors, d_weights,
                     d_precedence_prev, N, R,
                 )  # fmt: skip
 
@@ -302,12 +331,13 @@ def count_usage_backward(
 
 @njit(**EXACT)
 def step_row_backward(
-    prev, row, order, xi, d_xi, memory_prev, memory, link_prev, d_memory, d_link, d_state, d_reads, work, N, W, R,
-    through_writes,
+    prev, row, order, xi, d_xi, memory_prev, memory, link, rows, alive, b, first, t, d_memory, d_link, d_state, d_reads,
+    work, N, W, R, through_writes,
 ):  # fmt: skip
     """The gradient of `step_row`, in reverse order.
 
-    prev, row, order, xi: as the tape kept them. memory_prev, memory, link_prev: replayed.
+    prev, row, order, xi: as the tape kept them. memory_prev, memory: replayed. link, rows, alive, b, first, t: where
+    the link matrix before this step comes from, see `past_link_rows`.
     d_memory, d_link, d_state = [d usage, d write_weights, d precedence, d read_weights]: of step t on entry, from
     later steps; of step t−1 on return. d_reads: of the words read. d_xi: of the raw interface, on return.
     work: see `layout.work_size`. through_writes: gradients flow from the usage into the write weights before.
@@ -325,7 +355,7 @@ def step_row_backward(
     ahead, back, d_scores = work[: R * N], work[R * N : 2 * R * N], work[2 * R * N : 3 * R * N]
     spare = work[3 * R * N :]
     shrink, write_dots, d_precedence_prev = spare[:N], spare[N : 2 * N], spare[2 * N : 3 * N]
-    linked, factors = spare[3 * N : 7 * N], spare[7 * N :]
+    linked, factors = spare[3 * N : 11 * N], spare[11 * N :]
     clear(d_xi, d_xi.shape[0])
 
     # read_words, the content mode of read_weights; `ahead` lends its room until the links need it
@@ -344,8 +374,8 @@ def step_row_backward(
     # precedence, link and directional_weights
     precede_backward(d_precedence, d_precedence_prev, d_write, weights, precedence_prev, N)
     follow_backward(
-        link_prev, d_link, weights, precedence_prev, heads_prev, d_heads, modes, d_write, d_precedence_prev, back,
-        ahead, linked, factors, N, R,
+        link, rows, alive, b, first, t, d_link, weights, precedence_prev, heads_prev, d_heads, modes, d_write,
+        d_precedence_prev, back, ahead, linked, factors, N, R,
     )  # fmt: skip
     turn_heads(d_heads, heads_prev, back, ahead, modes, d_modes, N, R)
     copy(d_precedence, d_precedence_prev, N)

@@ -12,7 +12,7 @@ from torchdnc.engines.fused.kernels.controller import (
     lstm_row_backward,
 )
 from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
-from torchdnc.engines.fused.kernels.memory import relink, step_row, write
+from torchdnc.engines.fused.kernels.memory import step_row, write
 from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
 from torchdnc.engines.fused.kernels.options import EXACT
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
@@ -168,10 +168,11 @@ def _remember_backward(b, t, k, sizes, tape, scratch, work, d_features, carried,
     prev, memory_prev = tape.rows[t, b], scratch.memories[k, b]
     if tape.fresh[t, b]:
         prev, memory_prev = scratch.nothing, scratch.zeros
+    first, link = _link_before(b, t, k, sizes, tape, scratch)
     step_row_backward(
         prev, tape.rows[t + 1, b], tape.orders[t + 1, b], tape.interfaces[t, b], found.interfaces[t, b], memory_prev,
-        scratch.memories[k + 1, b], scratch.links[k, b], carried.memory[b], carried.link[b], carried.state[b],
-        carried.reads[b], work, N, W, R, sizes.through_writes,
+        scratch.memories[k + 1, b], link, tape.rows, tape.alive, b, first, t, carried.memory[b], carried.link[b],
+        carried.state[b], carried.reads[b], work, N, W, R, sizes.through_writes,
     )  # fmt: skip
     if tape.fresh[t, b]:
         clear(carried.memory[b], N * W)
@@ -181,30 +182,32 @@ def _remember_backward(b, t, k, sizes, tape, scratch, work, d_features, carried,
 
 @njit(**EXACT)
 def _replay(b, first, last, sizes, tape, scratch):
-    """memories[k], links[k] := what step first + k starts from, from the checkpoint; memories has one more."""
+    """memories[k] := what step first + k starts from, from the checkpoint; there is one more."""
     N, W, R = sizes.N, sizes.W, sizes.R
     copy(scratch.memories[0, b], tape.memories[first // sizes.every, b], N * W)
-    copy(scratch.links[0, b], tape.links[first // sizes.every, b], N * N)
     for t in range(first, last):
-        k = t - first
-        memory_prev, link_prev, prev = scratch.memories[k, b], scratch.links[k, b], tape.rows[t, b]
-        # The last step's links are only followed, from those before it; its room may be missing.
-        memory, link = scratch.memories[k + 1, b], scratch.links[min(k + 1, sizes.every - 1), b]
+        memory_prev, memory = scratch.memories[t - first, b], scratch.memories[t - first + 1, b]
         if not tape.alive[t, b]:
             copy(memory, memory_prev, N * W)
-            if t + 1 < last:
-                copy(link, link_prev, N * N)
             continue
         if tape.fresh[t, b]:
             # memories[k] stays: it is also what the step before ended with.
-            memory_prev, prev = scratch.zeros, scratch.nothing
-            clear(link_prev, N * N)
+            memory_prev = scratch.zeros
         _, weights, _, lengths, _, _, _ = tape_parts(tape.rows[t + 1, b], N, R)
-        _, _, precedence_prev, _, _, _, _ = tape_parts(prev, N, R)
         _, _, _, _, erase, vector, _, _, _, _ = interface_parts(tape.interfaces[t, b], W, R)
         write(memory, memory_prev, lengths, weights, erase, vector, N, W)
-        if t + 1 < last:
-            relink(link, link_prev, weights, precedence_prev, N)
+
+
+@njit(**EXACT)
+def _link_before(b, t, k, sizes, tape, scratch):
+    """A step and the links before it, from which those before step t follow: the checkpoint, or the latest new start.
+
+    A row that starts afresh has no links after that step either, as there is nothing that it was written after.
+    """
+    for s in range(t, t - k - 1, -1):
+        if tape.fresh[s, b]:
+            return min(s + 1, t), scratch.zeros
+    return t - k, tape.links[t // sizes.every, b]
 
 
 @njit(**EXACT)

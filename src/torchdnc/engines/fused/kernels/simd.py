@@ -7,6 +7,7 @@ in registers and the same numbers give the same bits.
 
     x = load(a, at, n)           lanes at, at + 1, ...; those from the n-th on are 0 and are not read
     store(a, at, x, n)           the first n lanes
+    prefetch(a, at)              a hint that a[at] will be needed soon
     x + y, x - y, x * y, x / y   lane by lane
     fma(x, y, z)                 x y + z, rounded once
     higher(x, y), lower(x, y)    the larger, the smaller; x where x is not a number
@@ -25,8 +26,8 @@ import operator
 from typing import Any, Final
 
 import llvmlite.binding  # type: ignore[import-untyped]
-from llvmlite import ir
 import numpy as np
+from llvmlite import ir
 from numba import extending, njit, types
 from numba.core import cgutils
 from numba.extending import models, overload, register_model
@@ -119,6 +120,19 @@ def store(typing: Any, a: Any, at: Any, x: Any, n: Any) -> Any:
         return context.get_dummy_value()
 
     return types.void(a, types.intp, x, types.intp), generate
+
+
+@intrinsic
+def prefetch(typing: Any, a: Any, at: Any) -> Any:
+    """Asks for the cache line of a[at], which may lie behind the array's end, ahead of its use."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        pointer = _pointer(context, builder, signature.args[0], values[0], values[1])
+        how = [ir.Constant(_INDEX, number) for number in (0, 3, 1)]
+        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *how])
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp), generate
 
 
 @intrinsic
