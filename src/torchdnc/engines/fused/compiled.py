@@ -6,6 +6,7 @@ import functools
 import hashlib
 import importlib.util
 import os
+import sys
 import types
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -26,8 +27,8 @@ ONLY_LOOPS: Final = {
     "fusion": False,
 }
 
-# Below this a step takes less than waking a thread may.
-WORTH_SHARING: Final = 200_000
+# A sequence that goes through fewer numbers takes about a millisecond, less than waking a thread may.
+WORTH_SHARING: Final = 1_000_000
 
 _forked = False
 
@@ -50,7 +51,7 @@ def threads(rows: int, work: int) -> int:
 
     Args:
         rows: of the batch; they are what threads share.
-        work: numbers that a step goes through.
+        work: numbers that the call goes through.
     """
     if min(rows, torch.get_num_threads()) == 1 or work < WORTH_SHARING or not _has_openmp():
         return 1
@@ -102,8 +103,24 @@ def kernel(name: str, parallel: bool) -> Callable[..., None]:
     # Where neither the package nor the user's own cache can be written, every process compiles for itself.
     with suppress(RuntimeError):
         made.enable_caching()
+    _announce(made, name)
     compiled: Callable[..., None] = made
     return compiled
+
+
+def _announce(made: Any, name: str) -> None:
+    """Has it said on stderr when the kernel is compiled, and not when it is read from the cache."""
+    from numba.core import event
+
+    class Listener(event.Listener):
+        def on_start(self, happening: Any) -> None:
+            if happening.data["dispatcher"] is made:
+                print(f"torchdnc: compiling the fused engine ({name}); this happens once", file=sys.stderr, flush=True)
+
+        def on_end(self, happening: Any) -> None:
+            pass
+
+    event.register("numba:compile", Listener())
 
 
 @functools.cache

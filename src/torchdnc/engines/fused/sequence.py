@@ -10,7 +10,7 @@ from torch import Tensor
 
 from torchdnc.engines.fused.compiled import kernel
 from torchdnc.engines.fused.kernels.arrays import Array, Carried, Found, Scratch, Sizes, Tape, Weights
-from torchdnc.engines.fused.kernels.layout import tape_parts, tape_size, work_size
+from torchdnc.engines.fused.kernels.layout import tape_size, work_size
 from torchdnc.ops.content import COSINE_EPSILON
 from torchdnc.types import DNCState, LSTMState, MemoryState
 
@@ -72,7 +72,8 @@ def _array(tensor: Tensor) -> Array:
 
 
 def _empty(shape: Any, like: Tensor) -> Array:
-    return _array(like.new_empty(shape))
+    array: Array = like.new_empty(shape).numpy()
+    return array
 
 
 def _weights(parameters: Parameters) -> Weights:
@@ -109,11 +110,14 @@ def _tape(sizes: Sizes, start: DNCState, inputs: Tensor, alive: Array, fresh: Ar
         fresh=fresh,
     )
     usage, write_weights, precedence, lengths, _, read_weights, _ = _row_parts(tape.rows[0], sizes)
-    usage.copy_(memory.usage)
-    write_weights.copy_(memory.write_weights)
-    precedence.copy_(memory.precedence)
-    lengths.copy_((memory.memory.square().sum(-1) + COSINE_EPSILON).sqrt())
-    read_weights.copy_(memory.read_weights.flatten(1))
+    for part, value in (
+        (usage, memory.usage),
+        (write_weights, memory.write_weights),
+        (precedence, memory.precedence),
+        (lengths, (memory.memory.square().sum(-1) + COSINE_EPSILON).sqrt()),
+        (read_weights, memory.read_weights.flatten(1)),
+    ):
+        part.copy_(value)
     torch.from_numpy(tape.orders[0]).copy_(torch.arange(N))
     torch.from_numpy(tape.reads[0]).copy_(start.read_words.flatten(1))
     if sizes.recurrent:
@@ -123,8 +127,9 @@ def _tape(sizes: Sizes, start: DNCState, inputs: Tensor, alive: Array, fresh: Ar
 
 def _row_parts(rows: Array, sizes: Sizes) -> tuple[Tensor, ...]:
     """`tape_parts` of one row, or of all rows of a batch at once."""
-    parts = tape_parts.py_func(torch.from_numpy(rows).movedim(-1, 0), sizes.N, sizes.R)
-    return tuple(part.movedim(0, -1) for part in parts)
+    N, heads = sizes.N, sizes.R * sizes.N
+    parts: tuple[Tensor, ...] = torch.from_numpy(rows).split([N, N, N, N, N, heads, heads], -1)
+    return parts
 
 
 def _scratch(sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
