@@ -6,7 +6,7 @@ from numba import njit
 
 from torchdnc.engines.fused.kernels.interface import squash
 from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
-from torchdnc.engines.fused.kernels.options import EXACT
+from torchdnc.engines.fused.kernels.options import EXACT, INLINED
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
 from torchdnc.engines.fused.kernels.simd import (
     fma,
@@ -155,7 +155,7 @@ def follow(rows, first, count, heads, ahead, back, N, R):
         ahead[o], ahead[o + q1], ahead[o + q2], ahead[o + q3] = sum_lanes_of_four(sum0, sum1, sum2, sum3)
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def link_and_follow(link, weights, precedence_prev, read_weights_prev, forward, backward, N, R):
     """The link update, and f = L w^r and b = Lᵀ w^r of every head while the rows are at hand."""
     clear(backward, R * N)
@@ -194,7 +194,7 @@ def read(words, memory, weights, N, W, R):
     add_product_back(words, W, weights, N, memory, W, R, N, W)
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def step_row(prev, row, order, xi, memory, link, reads, work, N, W, R):
     """One step of one row.
 

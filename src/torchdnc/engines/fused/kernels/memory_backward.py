@@ -5,7 +5,7 @@ from numba import njit
 from torchdnc.engines.fused.kernels.interface import unsquash
 from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
 from torchdnc.engines.fused.kernels.memory import BLOCK, compare, follow, link_row
-from torchdnc.engines.fused.kernels.options import EXACT
+from torchdnc.engines.fused.kernels.options import EXACT, INLINED
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
 from torchdnc.engines.fused.kernels.simd import (
     first_lanes,
@@ -84,7 +84,7 @@ def slot_backward(
     return d_weight, along_key
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def slots_backward(
     memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, scales, keys, shrink, d_weights,
     d_erase, d_vector, write_dots, N, W, R,
@@ -205,7 +205,7 @@ def four_link_rows_backward(
         d_weights[i + q] += each
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def follow_backward(
     link, rows, alive, b, first, t, d_link, weights, precedence_prev, heads, d_heads, modes, d_weights,
     d_precedence_prev, back, ahead, linked, factors, N, R,
@@ -329,7 +329,7 @@ def count_usage_backward(
         store(d_write, i, through * unused * like(d_usage, 1 if through_writes else 0), n)
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def step_row_backward(
     prev, row, order, xi, d_xi, memory_prev, memory, link, rows, alive, b, first, t, d_memory, d_link, d_state, d_reads,
     work, N, W, R, through_writes,

@@ -14,7 +14,7 @@ from torchdnc.engines.fused.kernels.controller import (
 from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
 from torchdnc.engines.fused.kernels.memory import step_row, write
 from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
-from torchdnc.engines.fused.kernels.options import EXACT
+from torchdnc.engines.fused.kernels.options import EXACT, INLINED
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
 from torchdnc.engines.fused.kernels.simd import flush_denormals, restore_denormals
 from torchdnc.engines.fused.kernels.vectors import add, clear, copy
@@ -51,7 +51,7 @@ def _forward_share(share, sizes, weights, tape, scratch, features):
             copy(features[t, b, sizes.layers * sizes.H :], tape.reads[now, b], sizes.R * sizes.W)
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def _remember(b, t, before, now, sizes, tape, scratch, work):
     """One step of a row's memory."""
     N, W, R = sizes.N, sizes.W, sizes.R
@@ -70,13 +70,13 @@ def _remember(b, t, before, now, sizes, tape, scratch, work):
     step_row(prev, row, order, tape.interfaces[t, b], tape.memory[b], tape.link[b], tape.reads[now, b], work, N, W, R)
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def _columns(layer, sizes):
     """Columns of a layer's weight that meet the reads, its own h and the h of the layer below."""
     return sizes.R * sizes.W + sizes.H * sizes.recurrent + sizes.H * (layer > 0)
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def _control(first, last, t, before, now, sizes, weights, tape, scratch, features):
     """h of every layer, into the features, and the raw interface."""
     H, outputs, start = sizes.H, tape.gates.shape[3], sizes.I
@@ -101,7 +101,7 @@ def _control(first, last, t, before, now, sizes, weights, tape, scratch, feature
     )  # fmt: skip
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def _see(b, t, layer, before, now, sizes, tape, chi):
     """chi := what a layer sees besides the input: [r_{t−1}; h_{t−1}; h_t of the layer below]."""
     H, words = sizes.H, sizes.R * sizes.W
@@ -116,7 +116,7 @@ def _see(b, t, layer, before, now, sizes, tape, chi):
         copy(chi[words + own :], tape.hidden[layer - 1, now, b], H)
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def _squash(b, t, layer, before, now, sizes, tape, scratch):
     """h_t of a layer, from its raw gates."""
     H, hidden = sizes.H, tape.hidden[layer, now, b]
@@ -154,7 +154,7 @@ def _backward_share(share, sizes, weights, tape, scratch, d_features, carried, f
         _control_backward(first, last, t, sizes, weights, tape, scratch, carried, found)
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def _remember_backward(b, t, k, sizes, tape, scratch, work, d_features, carried, found):
     """Through one step of a row's memory; leaves the gradient of h that comes from the features in the scratch."""
     N, W, R = sizes.N, sizes.W, sizes.R
@@ -180,7 +180,7 @@ def _remember_backward(b, t, k, sizes, tape, scratch, work, d_features, carried,
         clear(carried.state[b], carried.state.shape[1])
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def _replay(b, first, last, sizes, tape, scratch):
     """memories[k] := what step first + k starts from, from the checkpoint; there is one more."""
     N, W, R = sizes.N, sizes.W, sizes.R
@@ -198,7 +198,7 @@ def _replay(b, first, last, sizes, tape, scratch):
         write(memory, memory_prev, lengths, weights, erase, vector, N, W)
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def _link_before(b, t, k, sizes, tape, scratch):
     """A step and the links before it, from which those before step t follow: the checkpoint, or the latest new start.
 
@@ -210,7 +210,7 @@ def _link_before(b, t, k, sizes, tape, scratch):
     return t - k, tape.links[t // sizes.every, b]
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def _control_backward(first, last, t, sizes, weights, tape, scratch, carried, found):
     """From the gradient of h, by the interface and the features, to those of what the controller had seen."""
     words, outputs, start = sizes.R * sizes.W, tape.gates.shape[3], weights.controller.shape[0]
@@ -232,7 +232,7 @@ def _control_backward(first, last, t, sizes, weights, tape, scratch, carried, fo
                 _see_backward(b, t, layer, sizes, tape, scratch, carried)
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def _squash_backward(b, t, layer, sizes, tape, scratch, carried, d_gates):
     """d_gates := gradient of a layer's raw gates."""
     H = sizes.H
@@ -254,7 +254,7 @@ def _squash_backward(b, t, layer, sizes, tape, scratch, carried, d_gates):
         feedforward_row_backward(d_gates, tape.hidden[layer, t + 1, b], d_hidden, bound, H)
 
 
-@njit(**EXACT)
+@njit(**INLINED)
 def _see_backward(b, t, layer, sizes, tape, scratch, carried):
     """Shares the gradient of what a layer had seen out to where that came from."""
     H, words = sizes.H, sizes.R * sizes.W
