@@ -118,7 +118,7 @@ def test_without_a_place_for_a_cache_it_compiles_for_itself(monkeypatch: pytest.
     monkeypatch.setattr(caching.CacheImpl, "_locator_classes", [])
     monkeypatch.setattr(sequence, "double", double, raising=False)
     numbers = np.arange(3.0)
-    compiled.kernel.__wrapped__("double", False)(numbers)
+    compiled.kernel.__wrapped__("double")(numbers)
     assert numbers.tolist() == [0, 2, 4]
 
 

@@ -8,37 +8,16 @@ import importlib.util
 import os
 import sys
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-# Of what numba can make parallel only the loop over rows: the rest costs time to compile and is too small to gain.
-ONLY_LOOPS: Final = {
-    "prange": True,
-    "comprehension": False,
-    "reduction": False,
-    "inplace_binop": False,
-    "setitem": False,
-    "numpy": False,
-    "stencil": False,
-    "fusion": False,
-}
-
-# A sequence that goes through fewer numbers takes about a millisecond, less than waking a thread may.
-WORTH_SHARING: Final = 1_000_000
-
-_forked = False
-
-
-def _mark_fork() -> None:
-    global _forked
-    _forked = True
-
-
-os.register_at_fork(after_in_child=_mark_fork)
+# A sequence that goes through fewer numbers takes less than a millisecond, and handing a share over a tenth of one.
+WORTH_SHARING: Final = 500_000
 
 
 def refusal() -> str | None:
@@ -47,59 +26,46 @@ def refusal() -> str | None:
 
 
 def threads(rows: int, work: int) -> int:
-    """Threads for a call: as many as PyTorch has, but one where they have nothing to share or cannot be had.
+    """Threads for a call: as many as PyTorch has, but one where they have nothing to share.
 
     Args:
         rows: of the batch; they are what threads share.
         work: numbers that the call goes through.
     """
-    if min(rows, torch.get_num_threads()) == 1 or work < WORTH_SHARING or not _has_openmp():
-        return 1
-    import numba
-
-    most: int = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    return min(rows, torch.get_num_threads(), most)
+    return 1 if work < WORTH_SHARING else min(rows, torch.get_num_threads())
 
 
-def _has_openmp() -> bool:
-    """OpenMP is not everywhere, and its threads do not survive a fork."""
-    return not _forked and importlib.util.find_spec("numba.np.ufunc.omppool") is not None
+def run(name: str, shares: int, *arguments: Any) -> None:
+    """Runs a kernel for every share of the batch, each on a thread of its own, the first on this one.
 
-
-@contextmanager
-def using(count: int) -> Iterator[None]:
-    """Parallel kernels run on so many threads meanwhile."""
-    if count == 1:
-        yield
-        return
-    import numba
-
-    before, of_torch = numba.get_num_threads(), torch.get_num_threads()
-    numba.set_num_threads(count)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(before)
-        # Where both share one OpenMP library, numba's start changes PyTorch's number too.
-        if torch.get_num_threads() != of_torch:
-            torch.set_num_threads(of_torch)
+    Python's own threads, as a kernel does without its lock: they need no library, start anew in a forked process, and
+    do not wait for each other within the call, so that a busy machine makes it slower and not worse.
+    """
+    call = kernel(name)
+    others = [_pool().submit(call, share, *arguments) for share in range(1, shares)]
+    call(0, *arguments)
+    for other in others:
+        other.result()
 
 
 @functools.cache
-def kernel(name: str, parallel: bool) -> Callable[..., None]:
-    """A function of `kernels.sequence`, compiled. One version serves every size; there is one per dtype.
+def _pool() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="torchdnc")
 
-    The serial version is not the parallel one on a single thread: that would still wake OpenMP, whose threads wait
-    for each other, and on a busy machine wait long.
-    """
+
+# A forked process has the pool, but not its threads.
+os.register_at_fork(after_in_child=_pool.cache_clear)
+
+
+@functools.cache
+def kernel(name: str) -> Callable[..., None]:
+    """A function of `kernels.sequence`, compiled. One version serves every size; there is one per dtype."""
     import numba
 
     from torchdnc.engines.fused.kernels import sequence
     from torchdnc.engines.fused.kernels.options import EXACT
 
-    function = _renamed(getattr(sequence, name), f"{name}_{'parallel' if parallel else 'serial'}_{_version()}")
-    how: Any = ONLY_LOOPS if parallel else False
-    made = numba.njit(parallel=how, **EXACT)(function)
+    made = numba.njit(**EXACT)(_renamed(getattr(sequence, name), f"{name}_{_version()}"))
     # Where neither the package nor the user's own cache can be written, every process compiles for itself.
     with suppress(RuntimeError):
         made.enable_caching()

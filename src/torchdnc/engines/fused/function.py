@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from torchdnc.engines.fused.compiled import using
 from torchdnc.engines.fused.kernels.arrays import Array, Sizes
 from torchdnc.engines.fused.sequence import Parameters, backward, forward
 from torchdnc.types import DNCState
@@ -38,8 +37,7 @@ class FusedSequence(torch.autograd.Function):
         keep = any(ctx.needs_input_grad)
         start, parameters = _grouped(call, leaves)
         sizes = call.sizes._replace(keep=keep)
-        with using(sizes.shares):
-            features, end, tape = forward(sizes, parameters, start, inputs, call.alive, call.fresh)
+        features, end, tape = forward(sizes, parameters, start, inputs, call.alive, call.fresh)
         if keep:
             ctx.call, ctx.sizes, ctx.tape = call, sizes, tape
             ctx.save_for_backward(inputs, *leaves)
@@ -53,7 +51,7 @@ class FusedSequence(torch.autograd.Function):
             return _through_reference(call, ctx.needs_input_grad, [inputs, *leaves], [d_features, *d_leaves])
         _, parameters = _grouped(call, leaves)
         d_end: DNCState = pytree.tree_unflatten(list(d_leaves), call.state_spec)
-        with using(ctx.sizes.shares), torch.autocast("cpu", enabled=False):
+        with torch.autocast("cpu", enabled=False):
             found = backward(ctx.sizes, parameters, inputs, ctx.tape, d_features, d_end)
         return None, found.inputs, *pytree.tree_leaves(found.start), *pytree.tree_leaves(found.parameters)
 

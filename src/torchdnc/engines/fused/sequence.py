@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from torchdnc.engines.fused.compiled import kernel
+from torchdnc.engines.fused.compiled import run
 from torchdnc.engines.fused.kernels.arrays import Array, Carried, Found, Scratch, Sizes, Tape, Weights
 from torchdnc.engines.fused.kernels.layout import tape_size, work_size
 from torchdnc.ops.content import COSINE_EPSILON
@@ -48,9 +48,8 @@ def forward(
     for gates, weight, bias in zip(tape.gates, parameters.weights, parameters.biases, strict=True):
         torch.addmm(bias, flat, weight[:, : sizes.I].t(), out=torch.from_numpy(gates).flatten(0, 1))
     features = inputs.new_empty(sizes.T, sizes.B, sizes.layers * sizes.H + sizes.R * sizes.W)
-    kernel("forward", sizes.shares > 1)(
-        sizes, _weights(parameters), tape, _scratch(sizes, inputs, replay=False), _array(features)
-    )  # fmt: skip
+    scratch = _scratch(sizes, inputs, replay=False)
+    run("forward", sizes.shares, sizes, _weights(parameters), tape, scratch, _array(features))
     return features, _end(sizes, tape), tape
 
 
@@ -61,7 +60,7 @@ def backward(
     carried = _carried(sizes, d_end)
     found = Found(_empty(tape.gates.shape, inputs), _empty(tape.interfaces.shape, inputs))
     scratch = _scratch(sizes, inputs, replay=True)
-    kernel("backward", sizes.shares > 1)(sizes, _weights(parameters), tape, scratch, _array(d_features), carried, found)
+    run("backward", sizes.shares, sizes, _weights(parameters), tape, scratch, _array(d_features), carried, found)
     return _collect(sizes, parameters, inputs, tape, carried, found)
 
 

@@ -1,9 +1,9 @@
 """A whole sequence, there and back, for some rows of a batch; `compiled` compiles `forward` and `backward`.
 
-Rows never meet, so that threads share the batch and wait for each other only at the end.
+Rows never meet, so that threads share the batch and never wait for each other.
 """
 
-from numba import njit, prange
+from numba import njit
 
 from torchdnc.engines.fused.kernels.controller import (
     feedforward_row,
@@ -14,31 +14,16 @@ from torchdnc.engines.fused.kernels.controller import (
 from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
 from torchdnc.engines.fused.kernels.memory import step_row, write
 from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
-from torchdnc.engines.fused.kernels.options import EXACT, INLINED
+from torchdnc.engines.fused.kernels.options import INLINED
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
 from torchdnc.engines.fused.kernels.simd import flush_denormals, restore_denormals
 from torchdnc.engines.fused.kernels.vectors import add, clear, copy
 
 
-def forward(sizes, weights, tape, scratch, features):
-    """Fills the tape and the features [T, B, layers·H + R·W]."""
-    for share in prange(sizes.shares):
-        before = flush_denormals()
-        _forward_share(share, sizes, weights, tape, scratch, features)
-        restore_denormals(before)
-
-
-def backward(sizes, weights, tape, scratch, d_features, carried, found):
-    """Turns the carried gradients into those of the state before the first step, and leaves those found."""
-    for share in prange(sizes.shares):
-        before = flush_denormals()
-        _backward_share(share, sizes, weights, tape, scratch, d_features, carried, found)
-        restore_denormals(before)
-
-
-@njit(**EXACT)
-def _forward_share(share, sizes, weights, tape, scratch, features):
+def forward(share, sizes, weights, tape, scratch, features):
+    """Fills the tape and the features [T, B, layers·H + R·W], for one of `sizes.shares` shares of the batch."""
     first, last = share * sizes.B // sizes.shares, (share + 1) * sizes.B // sizes.shares
+    before_this = flush_denormals()
     for t in range(sizes.T):
         before, now = (t, t + 1) if sizes.keep else (t % 2, (t + 1) % 2)
         if sizes.keep and t % sizes.every == 0:
@@ -49,6 +34,26 @@ def _forward_share(share, sizes, weights, tape, scratch, features):
         for b in range(first, last):
             _remember(b, t, before, now, sizes, tape, scratch, scratch.work[share])
             copy(features[t, b, sizes.layers * sizes.H :], tape.reads[now, b], sizes.R * sizes.W)
+    restore_denormals(before_this)
+
+
+def backward(share, sizes, weights, tape, scratch, d_features, carried, found):
+    """Turns the carried gradients into those of the state before the first step, and leaves those found."""
+    first, last = share * sizes.B // sizes.shares, (share + 1) * sizes.B // sizes.shares
+    wide, width = sizes.layers * sizes.H, found.interfaces.shape[2]
+    before_this = flush_denormals()
+    for t in range(sizes.T - 1, -1, -1):
+        k = t % sizes.every
+        for b in range(first, last):
+            if k == sizes.every - 1 or t == sizes.T - 1:
+                _replay(b, t - k, t + 1, sizes, tape, scratch)
+            _remember_backward(b, t, k, sizes, tape, scratch, scratch.work[share], d_features, carried, found)
+        add_product_back(
+            scratch.hidden[first], wide, found.interfaces[t, first], width, weights.interface, wide, last - first,
+            width, wide,
+        )  # fmt: skip
+        _control_backward(first, last, t, sizes, weights, tape, scratch, carried, found)
+    restore_denormals(before_this)
 
 
 @njit(**INLINED)
@@ -134,24 +139,6 @@ def _squash(b, t, layer, before, now, sizes, tape, scratch):
     else:
         copy(cell, cell_prev, H)
         copy(hidden, tape.hidden[layer, before, b], H)
-
-
-@njit(**EXACT)
-def _backward_share(share, sizes, weights, tape, scratch, d_features, carried, found):
-    first, last = share * sizes.B // sizes.shares, (share + 1) * sizes.B // sizes.shares
-    wide = sizes.layers * sizes.H
-    for t in range(sizes.T - 1, -1, -1):
-        k = t % sizes.every
-        for b in range(first, last):
-            if k == sizes.every - 1 or t == sizes.T - 1:
-                _replay(b, t - k, t + 1, sizes, tape, scratch)
-            _remember_backward(b, t, k, sizes, tape, scratch, scratch.work[share], d_features, carried, found)
-        width = found.interfaces.shape[2]
-        add_product_back(
-            scratch.hidden[first], wide, found.interfaces[t, first], width, weights.interface, wide, last - first,
-            width, wide,
-        )  # fmt: skip
-        _control_backward(first, last, t, sizes, weights, tape, scratch, carried, found)
 
 
 @njit(**INLINED)
