@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from tests.engines.nudges import Nudges
 from torchdnc import DNC, DNCState, MemoryOptions
 
 
@@ -29,14 +31,17 @@ class Case:
     scale: float = 1.0
     clip: float | None = None
     options: MemoryOptions = field(default_factory=MemoryOptions)
+    outputs: int | None = None
+    seed: int = 0
 
 
 def model(case: Case, engine: str, dtype: torch.dtype = torch.float64) -> DNC:
     """The same weights for every engine and, up to rounding, dtype."""
-    torch.manual_seed(0)
+    torch.manual_seed(case.seed)
     made = DNC(
         case.I,
         case.H,
+        case.outputs,
         memory_size=case.N,
         word_size=case.W,
         read_heads=case.R,
@@ -92,31 +97,48 @@ def everything(made: DNC, inputs: Tensor, state: DNCState, **call: Any) -> list[
     """Outputs, final state, and the gradients of inputs, parameters and start for a fixed random loss."""
     outputs, end = made(inputs, state, **call)
     results = [outputs, *pytree.tree_leaves(end)]
+    return [*results, *gradients(results, [inputs, *pytree.tree_leaves(state), *made.parameters()])]
+
+
+def gradients(results: list[Tensor], wanted: list[Tensor]) -> list[Tensor]:
+    """Those of the wanted tensors, for a fixed random weighting of all results; zeros where none depends on one."""
     torch.manual_seed(1)
     seeds = [torch.randn(result.shape, dtype=torch.float64).to(result.dtype) for result in results]
-    wanted = [inputs, *pytree.tree_leaves(state), *made.parameters()]
-    gradients = torch.autograd.grad(results, wanted, seeds, allow_unused=True)
-    filled = [torch.zeros_like(of) if got is None else got for got, of in zip(gradients, wanted, strict=True)]
-    return [*results, *filled]
+    found = torch.autograd.grad(results, wanted, seeds, allow_unused=True)
+    return [torch.zeros_like(of) if got is None else got for got, of in zip(found, wanted, strict=True)]
 
 
-def run(case: Case, engine: str, dtype: torch.dtype = torch.float64, start: Any = asymmetric_state) -> list[Tensor]:
-    """`everything` of a case on an engine, as float64 numbers."""
+def run(
+    case: Case,
+    engine: str,
+    dtype: torch.dtype = torch.float64,
+    start: Any = asymmetric_state,
+    nudges: Nudges | None = None,
+) -> list[Tensor]:
+    """`everything` of a case on an engine, as float64 numbers.
+
+    Args:
+        nudges: give the parameters, and whatever is squashed, other last bits.
+    """
     made = model(case, engine, torch.float64)
     torch.manual_seed(2)
     inputs = torch.randn(case.T, case.B, case.I, dtype=torch.float64)
     state, call = start(made, case.B), masks(case)
-    return [
-        result.double()
-        for result in everything(made.to(dtype), inputs.to(dtype).requires_grad_(), leaf_state(state.to(dtype)), **call)
-    ]
+    made = made.to(dtype)
+    if nudges:
+        with torch.no_grad():
+            for parameter in made.parameters():
+                parameter.copy_(nudges.nudge(parameter))
+    with nudges or contextlib.nullcontext():
+        found = everything(made, inputs.to(dtype).requires_grad_(), leaf_state(state.to(dtype)), **call)
+    return [result.double() for result in found]
 
 
 def worst(got: list[Tensor], expected: list[Tensor]) -> float:
-    """The largest error, of each tensor against its own largest number (or 1e-3, where all are tiny)."""
-    errors = [
-        ((one - other).abs().max() / other.abs().max().clamp(min=1e-3)).item()
-        for one, other in zip(got, expected, strict=True)
-        if other.numel()
-    ]
-    return max(errors)
+    """The largest error, of each tensor against its own largest number (or 1e-3, where all are tiny); NaN if one is."""
+    errors = [torch.zeros((), dtype=torch.float64)]
+    for one, other in zip(got, expected, strict=True):
+        assert one.shape == other.shape, f"shape {list(one.shape)} instead of {list(other.shape)}"
+        if other.numel():
+            errors.append((one - other).abs().max() / other.abs().max().clamp(min=1e-3))
+    return torch.stack(errors).max().item()

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from tests.engines.nudges import Nudges
 from tests.engines.pairs import Case, asymmetric_state, everything, leaf_state, model, run, worst
 from torchdnc import DNC, DNCState, MemoryOptions
 
@@ -40,10 +41,11 @@ def test_float64_equals_reference(case: Case) -> None:
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_float32_is_as_exact_as_the_reference(case: Case) -> None:
-    """At most twice the reference's own error against float64, with a floor of a few digits' rounding."""
+    """At most twice the reference's own error against float64, which is the largest of a few runs with other last bits
+    of parameters and squashed values; with a floor of a few digits' rounding."""
     exact = run(case, "reference")
-    own = worst(run(case, "reference", torch.float32), exact)
-    assert worst(run(case, "fused", torch.float32), exact) <= min(max(2 * own, 5e-6), max(1e-3, own))
+    own = max(worst(run(case, "reference", torch.float32, nudges=Nudges(seed)), exact) for seed in range(8))
+    assert worst(run(case, "fused", torch.float32), exact) <= min(max(2 * own, 5e-6), 1e-3)
 
 
 def test_comparison_sees_a_wrong_number() -> None:
