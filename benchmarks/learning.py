@@ -6,16 +6,18 @@ writes results/NAME.json, which tells what its folder holds, then the page is wr
 
 from __future__ import annotations
 
+import statistics
 import sys
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pages
 
 from torchdnc.bench.record import commit as commit_now
-from torchdnc.training import Progress, Reporter, RunConfig, evaluate_run, find_recipe, load_recipe
+from torchdnc.training import Progress, Reporter, RunConfig, evaluate_run, find_recipe, load_recipe, train
 from torchdnc.training.console import Lines
 from torchdnc.training.folder import read_config
 from torchdnc.training.plain import to_plain
@@ -33,10 +35,21 @@ class Study:
     seeds: int
     tests: dict[str, dict[str, Any]] = field(default_factory=lambda: {"test": {}})
     """Name -> what differs from the recipe: length, memory_size."""
+    engine: str | None = None
+    """Instead of the recipe's."""
+
+    def config(self) -> RunConfig:
+        """The run of the first seed."""
+        config = load_recipe(find_recipe(self.recipe))
+        changes: dict[str, Any] = {} if self.engine is None else {"engine": self.engine}
+        return replace(config, model=replace(config.model, **changes))
 
 
 STUDIES = {
     "copy": Study("copy-demo", 5, {"lengths 1 to 10": {}, "length 20, 32 slots": {"length": 20, "memory_size": 32}}),
+    # How long each engine takes.
+    "copy-reference": Study("copy-demo", 10, engine="reference"),
+    "copy-fused": Study("copy-demo", 10, engine="fused"),
     "repeat-copy": Study("repeat-copy", 3),
     "associative-recall": Study("associative-recall", 3),
     "babi-1": Study("babi-1", 1),
@@ -59,14 +72,22 @@ def run(name: str, commit: str) -> None:
     """Trains, tests, writes results/NAME.json and the page."""
     study, folder = STUDIES[name], RUNS / name
     reporters = [Lines(), Commits(commit)]
+    compile_kernels(study.config())
     if (folder / SEEDS).exists():
         _, interrupted = resume_seeds(folder, lambda _: reporters)
     else:
-        recipe = load_recipe(find_recipe(study.recipe))
-        _, interrupted = train_seeds(recipe, folder, study.seeds, lambda _: reporters)
+        _, interrupted = train_seeds(study.config(), folder, study.seeds, lambda _: reporters)
     if interrupted is not None:
         sys.exit(f"interrupted: the same command goes on with {folder}")
     pages.publish(name, record(name, folder, commit))
+
+
+def compile_kernels(config: RunConfig) -> None:
+    """One step of a run that is thrown away, so that the seconds of the first seed are its own."""
+    with TemporaryDirectory() as folder:
+        result = train(replace(config, steps=1, eval_sequences=1), Path(folder) / "run")
+    if result.status == "interrupted":
+        sys.exit("interrupted before the first run began")
 
 
 def record(name: str, folder: Path, commit: str) -> dict[str, Any]:
@@ -79,6 +100,9 @@ def record(name: str, folder: Path, commit: str) -> dict[str, Any]:
         "commit": _all([*commits, commit]),
         "environment": _merged([read_config(seed)[1] for seed in seeds.values()]),
         "recipe": config.to_dict(),
+        "seconds_to_solve": _spread(
+            [run.seconds for run in runs if run.status == "solved" and run.seconds is not None]
+        ),
         "runs": [to_plain(run) | {"tests": _tests(STUDIES[name], run, seeds[run.seed])} for run in runs],
     }
 
@@ -98,6 +122,11 @@ def _all(values: Iterable[Any]) -> Any:
     """The one value, or a text of the different ones."""
     different = list(dict.fromkeys(values))
     return different[0] if len(different) == 1 else " / ".join(map(str, different))
+
+
+def _spread(values: list[float]) -> dict[str, float]:
+    """Least, median and most; nothing of nothing."""
+    return {"least": min(values), "median": statistics.median(values), "most": max(values)} if values else {}
 
 
 def _tests(study: Study, run: SeedRun, folder: Path) -> dict[str, Any]:

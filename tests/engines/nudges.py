@@ -14,7 +14,9 @@ DERIVATIVES: dict[Callable[..., Tensor], Callable[[Tensor, Tensor], Tensor]] = {
     torch.sigmoid: lambda value, d: d * value * (1 - value),
     torch.softmax: lambda value, d: value * (d - (value * d).sum(-1, keepdim=True)),
 }
-"""Function -> its gradient, from its value and the value's gradient."""
+"""Function that squashes -> its gradient, from its value and the value's gradient."""
+SUMS = {"matmul", "__matmul__", "linear", "sum", "sqrt", "cumprod"}
+"""Names of functions whose values engines round in ways of their own."""
 
 
 class _Squashed(torch.autograd.Function):
@@ -35,19 +37,26 @@ class _Squashed(torch.autograd.Function):
 
 
 class Nudges(TorchFunctionMode):
-    """Meanwhile whatever is squashed into a range may be a last bit lower.
+    """Meanwhile sums and squashed values have other last bits.
 
-    An engine that squashes in its own way, as exactly, differs from the reference by that much; where a value is nearly
-    1, it is all there is of the gradient.
+    An engine that adds and squashes in its own way, as exactly, differs from the reference by that much. With an even
+    seed equal numbers have equal last bits: slots that are alike err alike, which adds up. With an odd one their place
+    in the tensor counts too: rounding breaks their ties.
     """
 
     def __init__(self, seed: int) -> None:
         super().__init__()
-        self.generator = torch.Generator().manual_seed(seed)
+        self.seed = seed
 
-    def bits(self, like: Tensor) -> Tensor:
+    def bits(self, tensor: Tensor) -> Tensor:
         """0 or 1 for every number."""
-        return torch.randint(0, 2, like.shape, generator=self.generator).to(like.dtype)
+        whole = torch.int32 if tensor.dtype == torch.float32 else torch.int64
+        mixed = tensor.detach().contiguous().view(whole).to(torch.int64) + 7919 * self.seed
+        if self.seed % 2:
+            mixed += torch.arange(mixed.numel()).view(mixed.shape)
+        for _ in range(2):
+            mixed = (mixed ^ (mixed >> 29)) * 0x3F58476D1CE4E5B9
+        return ((mixed >> 40) & 1).to(tensor.dtype)
 
     def nudge(self, tensor: Tensor) -> Tensor:
         """The tensor with other last bits, higher or lower."""
@@ -56,7 +65,10 @@ class Nudges(TorchFunctionMode):
     def __torch_function__(
         self, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if function not in DERIVATIVES:
-            return function(*args, **kwargs or {})
-        x, *others = args
-        return _Squashed.apply(x, lambda x: function(x, *others, **kwargs or {}), function, self)
+        if function in DERIVATIVES:
+            x, *others = args
+            return _Squashed.apply(x, lambda x: function(x, *others, **kwargs or {}), function, self)
+        value = function(*args, **kwargs or {})
+        if getattr(function, "__name__", None) in SUMS and value.is_floating_point():
+            return value + (self.nudge(value) - value).detach()
+        return value

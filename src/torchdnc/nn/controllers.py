@@ -67,7 +67,7 @@ def clip_gradient(activations: Tensor, bound: float | None) -> Tensor:
 
 
 class _Layers(nn.Module):
-    """Linear layers that all see the controller's input, and the one below; `fusible`: the fused engine knows them."""
+    """Linear layers that all see the controller's input, and the one below; `fusible`: compiled kernels know them."""
 
     fusible: ClassVar[bool]
     recurrent: ClassVar[bool]

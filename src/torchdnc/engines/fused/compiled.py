@@ -59,13 +59,14 @@ os.register_at_fork(after_in_child=_pool.cache_clear)
 
 @functools.cache
 def kernel(name: str) -> Callable[..., None]:
-    """A function of `kernels.sequence`, compiled. One version serves every size; there is one per dtype."""
+    """A function of `kernels.sequence` or `kernels.steps`, compiled; one version per dtype serves every size."""
     import numba
 
-    from torchdnc.engines.fused.kernels import sequence
+    from torchdnc.engines.fused.kernels import sequence, steps
     from torchdnc.engines.fused.kernels.options import EXACT
 
-    made = numba.njit(**EXACT)(_renamed(getattr(sequence, name), f"{name}_{_version()}"))
+    function = (vars(sequence) | vars(steps))[name]
+    made = numba.njit(**EXACT)(_renamed(function, f"{name}_{_version()}"))
     # Where neither the package nor the user's own cache can be written, every process compiles for itself.
     with suppress(RuntimeError):
         made.enable_caching()

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,8 +18,8 @@ from torchdnc.types import DNCState
 class Call(NamedTuple):
     """What a call is besides its tensors.
 
-    alive, fresh: [T, B], see `kernels.arrays.Tape`. again: the same call on the reference, for second derivatives;
-    None to refuse them.
+    alive, fresh: [T, B], see `kernels.arrays.Tape`. again: the same call on the reference, as a function of inputs,
+    state and parameters; None to refuse what needs it.
     """
 
     sizes: Sizes
@@ -26,7 +27,7 @@ class Call(NamedTuple):
     fresh: Array
     state_spec: Any
     parameter_spec: Any
-    again: Callable[[], tuple[Tensor, DNCState]] | None
+    again: Callable[[Tensor, DNCState, Parameters], tuple[Tensor, DNCState]] | None
 
 
 class FusedSequence(torch.autograd.Function):
@@ -47,18 +48,14 @@ class FusedSequence(torch.autograd.Function):
     def backward(ctx: Any, d_features: Tensor, *d_leaves: Tensor) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
         inputs, *leaves = ctx.saved_tensors
-        if torch.is_grad_enabled() or any(map(_is_batched, (d_features, *d_leaves))):
-            return _through_reference(call, ctx.needs_input_grad, [inputs, *leaves], [d_features, *d_leaves])
+        if needs_reference(d_features, *d_leaves):
+            again = partial(_again, call, call.again) if call.again else None
+            return through_reference(again, (inputs, *leaves), ctx.needs_input_grad, (d_features, *d_leaves))
         _, parameters = _grouped(call, leaves)
         d_end: DNCState = pytree.tree_unflatten(list(d_leaves), call.state_spec)
         with torch.autocast("cpu", enabled=False):
             found = backward(ctx.sizes, parameters, inputs, ctx.tape, d_features, d_end)
         return None, found.inputs, *pytree.tree_leaves(found.start), *pytree.tree_leaves(found.parameters)
-
-
-def _is_batched(tensor: Tensor) -> bool:
-    """Whether vmap holds it; `is_grads_batched` uses PyTorch's older vmap, which only the dispatch keys show."""
-    return "Batched" in str(torch._C._dispatch_keys(tensor))
 
 
 def _grouped(call: Call, leaves: Any) -> tuple[DNCState, Parameters]:
@@ -69,25 +66,55 @@ def _grouped(call: Call, leaves: Any) -> tuple[DNCState, Parameters]:
     )
 
 
-def _through_reference(
-    call: Call, wanted: tuple[bool, ...], tensors: list[Tensor], d_outputs: list[Tensor]
+def _again(call: Call, again: Callable[..., Any], inputs: Tensor, *leaves: Tensor) -> Any:
+    """The call on the reference, as a function of tensors one by one."""
+    return again(inputs, *_grouped(call, leaves))
+
+
+def needs_reference(*d_outputs: Tensor) -> bool:
+    """Whether a backward pass is asked for more than kernels do: second derivatives or a batch of gradients."""
+    return torch.is_grad_enabled() or any(map(_is_batched, d_outputs))
+
+
+def _is_batched(tensor: Tensor) -> bool:
+    """Whether vmap holds it; `is_grads_batched` uses PyTorch's older vmap, which only the dispatch keys show."""
+    return "Batched" in str(torch._C._dispatch_keys(tensor))
+
+
+def through_reference(
+    again: Callable[..., Any] | None,
+    tensors: Sequence[Tensor],
+    needed: Sequence[bool],
+    d_outputs: Sequence[Tensor],
 ) -> tuple[Tensor | None, ...]:
-    """The gradients in PyTorch's own operations, by running the call once more on the reference engine."""
-    if call.again is None:
+    """The gradients of a function of autograd in PyTorch's own operations, by running its call once more.
+
+    Args:
+        again: the call on the reference engine, as a function of the tensors; None refuses.
+        tensors: the function's arguments behind the first, which is none.
+        needed: of which arguments a gradient is.
+        d_outputs: gradients of the leaves of what the call returns.
+    Raises:
+        RuntimeError: there is no `again`.
+    """
+    if again is None:
         raise RuntimeError(
             'engine "fused" has no second derivatives (create_graph=True) and no batches of gradients '
             '(is_grads_batched=True): use engine="reference"'
         )
     create_graph = torch.is_grad_enabled()
-    with torch.enable_grad():
-        features, state = call.again()
+    with torch.enable_grad(), torch.autocast("cpu", enabled=False):
+        # One may have been made from another: of a view, the gradient is that of this place alone.
+        views = [tensor.view_as(tensor) for tensor in tensors]
+        outputs = pytree.tree_leaves(again(*views))
+    reached = [pair for pair in zip(outputs, d_outputs, strict=True) if pair[0].requires_grad]
     gradients = iter(
         torch.autograd.grad(
-            [features, *pytree.tree_leaves(state)],
-            [tensor for tensor, want in zip(tensors, wanted[1:], strict=True) if want],
-            d_outputs,
+            [output for output, _ in reached],
+            [view for view, need in zip(views, needed[1:], strict=True) if need],
+            [d_output for _, d_output in reached],
             create_graph=create_graph,
             allow_unused=True,
         )
     )
-    return None, *(next(gradients) if want else None for want in wanted[1:])
+    return None, *(next(gradients) if need else None for need in needed[1:])

@@ -1,0 +1,131 @@
+"""The fused engine step by step: any controller, and the memory's kernels as one function of autograd."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from torchdnc.checks import check_shape
+from torchdnc.engines.fused import compiled
+from torchdnc.engines.fused.function import needs_reference, through_reference
+from torchdnc.engines.fused.kernels.arrays import Array
+from torchdnc.engines.fused.kernels.layout import tape_size, work_size
+from torchdnc.engines.fused.kernels.steps import StepSizes, StepTape
+from torchdnc.engines.reference import Network
+from torchdnc.engines.unroll import unroll
+from torchdnc.ops import access, interface_size, split_interface
+from torchdnc.types import DNCState, MemoryOptions, MemoryState
+
+NO_STEPS = np.empty((0, 0), np.bool_)
+
+
+def run(
+    network: Network,
+    inputs: Tensor,
+    state: DNCState,
+    initial: DNCState,
+    lengths: Tensor | None = None,
+    reset: Tensor | None = None,
+    second_derivatives: bool = True,
+) -> tuple[Tensor, DNCState]:
+    """The step over a whole sequence; see `unroll` for the arguments, `fused.run` for the last one."""
+    call = Call(network.word_size, network.read_heads, network.options, second_derivatives)
+    return unroll(partial(step, network, call), inputs, state, initial, lengths, reset)
+
+
+class Call(NamedTuple):
+    """What an access to the memory is besides its tensors."""
+
+    word_size: int
+    read_heads: int
+    options: MemoryOptions
+    second_derivatives: bool
+
+
+def step(network: Network, call: Call, step_input: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
+    """One step, as `reference.step` makes it: the controller and the interface are the network's own modules."""
+    chi = torch.cat([step_input, state.read_words.flatten(-2)], -1)
+    hidden, controller = network.controller(chi, state.controller)
+    interface = network.interface(hidden)
+    # The kernels believe the sizes that they are told.
+    check_shape("interface", interface, (len(chi), interface_size(call.word_size, call.read_heads)))
+    read_words, *leaves = FusedAccess.apply(call, interface.to(state.read_words.dtype), *state.memory)
+    features = torch.cat([hidden, read_words.flatten(-2)], -1)
+    return features, DNCState(controller, MemoryState(*leaves), read_words)
+
+
+class FusedAccess(torch.autograd.Function):
+    """(read words, the memory after a step) of (raw interface [B, X], the memory before it), leaf by leaf."""
+
+    @staticmethod
+    def forward(ctx: Any, call: Call, interface: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
+        before = MemoryState(*leaves)
+        sizes = _sizes(call, before)
+        after = MemoryState(*(leaf.new_empty(leaf.shape) for leaf in before))
+        reads = interface.new_empty(len(interface), sizes.R, sizes.W)
+        tape = _tape(sizes, interface)
+        compiled.run(
+            "step", sizes.shares, sizes, _array(interface), _rows(before), _rows(after), _array(reads.flatten(1)),
+            StepTape(*map(_array, tape)), _room(sizes, work_size(sizes.N, sizes.R), interface),
+        )  # fmt: skip
+        if any(ctx.needs_input_grad):
+            ctx.call, ctx.sizes = call, sizes
+            ctx.save_for_backward(interface, *before, after.memory, *tape)
+        return reads, *after
+
+    @staticmethod
+    def backward(ctx: Any, d_reads: Tensor, *d_leaves: Tensor) -> tuple[Tensor | None, ...]:
+        interface, *others = ctx.saved_tensors
+        leaves, memory, tape = others[:6], others[6], others[7:]
+        if needs_reference(d_reads, *d_leaves):
+            again = partial(_on_the_reference, ctx.call) if ctx.call.second_derivatives else None
+            return through_reference(again, (interface, *leaves), ctx.needs_input_grad, (d_reads, *d_leaves))
+        sizes: StepSizes = ctx.sizes
+        before = MemoryState(*leaves)
+        d_interface = interface.new_empty(interface.shape)
+        d_before = MemoryState(*(leaf.new_empty(leaf.shape) for leaf in before))
+        compiled.run(
+            "step_backward", sizes.shares, sizes, StepTape(*map(_array, tape)), _rows(before),
+            _array(memory.flatten(1)), NO_STEPS, _rows(MemoryState(*d_leaves)), _array(d_reads.flatten(1)),
+            _rows(d_before), _array(d_interface), _room(sizes, (3 + sizes.R) * sizes.N, interface),
+            _room(sizes, work_size(sizes.N, sizes.R), interface),
+        )  # fmt: skip
+        return None, d_interface, *d_before
+
+
+def _on_the_reference(call: Call, interface: Tensor, *leaves: Tensor) -> tuple[Tensor, MemoryState]:
+    """The access in PyTorch's own operations."""
+    return access(split_interface(interface, call.word_size, call.read_heads), MemoryState(*leaves), call.options)
+
+
+def _sizes(call: Call, memory: MemoryState) -> StepSizes:
+    B, N, W = memory.memory.shape
+    shares = compiled.threads(rows=B, work=memory.link.numel() + memory.memory.numel())
+    return StepSizes(N, W, call.read_heads, call.options.usage_gradient, shares)
+
+
+def _tape(sizes: StepSizes, interface: Tensor) -> tuple[Tensor, ...]:
+    """A `StepTape` of tensors, which holds nothing yet."""
+    B, size, empty = len(interface), tape_size(sizes.N, sizes.R), interface.new_empty
+    return empty(interface.shape), empty(2, B, size), empty(B, sizes.N, dtype=torch.int32)
+
+
+def _array(tensor: Tensor) -> Array:
+    """The tensor's numbers, shared if they lie in order."""
+    array: Array = tensor.detach().contiguous().numpy()
+    return array
+
+
+def _rows(memory: MemoryState) -> Any:
+    """The state, or its gradient, as arrays of flat rows."""
+    rows: Any = (_array(leaf.flatten(1)) for leaf in memory)
+    return MemoryState(*rows)
+
+
+def _room(sizes: StepSizes, numbers: int, like: Tensor) -> Array:
+    """For every share so many numbers to work with."""
+    return _array(like.new_empty(sizes.shares, numbers))
