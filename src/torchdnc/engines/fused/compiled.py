@@ -16,8 +16,9 @@ from typing import Any, Final
 
 import torch
 
-# A sequence that goes through fewer numbers takes less than a millisecond, and handing a share over a tenth of one.
-WORTH_SHARING: Final = 500_000
+# A sequence that goes through fewer numbers takes some ten milliseconds at most. For about as long PyTorch's own
+# threads hold on to their cores after each of its operations, and a share handed over would wait for one.
+WORTH_SHARING: Final = 10_000_000
 
 
 def refusal() -> str | None:
