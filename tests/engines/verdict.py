@@ -71,6 +71,10 @@ class Findings:
         if own > 0:
             self.multiples.append(error / own)
 
+    def found(self) -> int:
+        """How often a sequence was not simply equal."""
+        return len(self.mismatches) + sum(self.counts[reason] for reason in ("cut", "undecided", "rough"))
+
 
 def judge(drawn: Draw, findings: Findings) -> None:
     """Runs a draw on both engines."""
@@ -160,10 +164,10 @@ class _Judge:
 
     def _apart(self, part: _Part, own: float) -> None:
         """Two calls that disagree together must give a reason each alone."""
-        before = self.findings.counts["cut"], len(self.findings.mismatches)
+        before = self.findings.found()
         for call in part.called:
             self.compare(replace(part.drawn, way="whole"), [call])
-        if before == (self.findings.counts["cut"], len(self.findings.mismatches)):
+        if self.findings.found() == before:
             self._mismatch(part, own)
 
     def _cut(self, part: _Part, own: float) -> None:
