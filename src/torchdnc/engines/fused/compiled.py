@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import importlib.util
@@ -9,16 +10,18 @@ import os
 import sys
 import types
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import torch
 
-# A sequence that goes through fewer numbers takes some ten milliseconds at most. For about as long PyTorch's own
-# threads hold on to their cores after each of its operations, and a share handed over would wait for one.
-WORTH_SHARING: Final = 10_000_000
+from torchdnc.engines.fused.kernels.arrays import Team
+
+# Below so many numbers that a call goes through, waking a thread takes longer than its share.
+WORTH_SHARING: Final = 300_000
+
+_HOME: Final = os.getpid()
 
 
 def refusal() -> str | None:
@@ -26,36 +29,33 @@ def refusal() -> str | None:
     return None if importlib.util.find_spec("numba") else "numba is not installed"
 
 
-def threads(rows: int, work: int) -> int:
-    """Threads for a call: as many as PyTorch has, but one where they have nothing to share.
+def team(work: int) -> Team:
+    """Threads for a call: as many as PyTorch has, but one where there is little to share.
 
     Args:
-        rows: of the batch; they are what threads share.
         work: numbers that the call goes through.
     """
-    return 1 if work < WORTH_SHARING else min(rows, torch.get_num_threads())
-
-
-def run(name: str, shares: int, *arguments: Any) -> None:
-    """Runs a kernel for every share of the batch, each on a thread of its own, the first on this one.
-
-    Python's own threads, as a kernel does without its lock: they need no library, start anew in a forked process, and
-    do not wait for each other within the call, so that a busy machine makes it slower and not worse.
-    """
-    call = kernel(name)
-    others = [_pool().submit(call, share, *arguments) for share in range(1, shares)]
-    call(0, *arguments)
-    for other in others:
-        other.result()
+    threads = torch.get_num_threads()
+    # A forked process has OpenMP's list of threads and not the threads: to call them would never return.
+    if work < WORTH_SHARING or threads == 1 or os.getpid() != _HOME or not _openmp():
+        return Team(1, 0, 0, 0, 0)
+    return Team(threads, *_openmp())
 
 
 @functools.cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="torchdnc")
+def _openmp() -> tuple[int, ...]:
+    """Addresses of the functions that `Team` names, in the library that PyTorch has loaded; none where it has not."""
+    names = "GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads"
+    for path in (None, *map(str, sorted(Path(torch.__file__).parent.glob("lib/lib*omp*")))):
+        library = ctypes.CDLL(path)
+        if all(hasattr(library, name) for name in names):
+            return tuple(ctypes.cast(library[name], ctypes.c_void_p).value or 0 for name in names)
+    return ()
 
 
-# A forked process has the pool, but not its threads.
-os.register_at_fork(after_in_child=_pool.cache_clear)
+def run(name: str, *arguments: Any) -> None:
+    """Runs a kernel."""
+    kernel(name)(*arguments)
 
 
 @functools.cache

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from torchdnc.engines.fused.kernels.arrays import Array, Sizes
+from torchdnc.engines.fused.kernels.arrays import Array, Sizes, Team
 from torchdnc.engines.fused.sequence import Parameters, backward, forward
 from torchdnc.types import DNCState
 
@@ -18,10 +18,11 @@ from torchdnc.types import DNCState
 class Call(NamedTuple):
     """What a call is besides its tensors.
 
-    alive, fresh: [T, B], see `kernels.arrays.Tape`. again: the same call on the reference, as a function of inputs,
-    state and parameters; None to refuse what needs it.
+    team: threads that share it. alive, fresh: [T, B], see `kernels.arrays.Tape`. again: the same call on the reference,
+    as a function of inputs, state and parameters; None to refuse what needs it.
     """
 
+    team: Team
     sizes: Sizes
     alive: Array
     fresh: Array
@@ -38,7 +39,7 @@ class FusedSequence(torch.autograd.Function):
         keep = any(ctx.needs_input_grad)
         start, parameters = _grouped(call, leaves)
         sizes = call.sizes._replace(keep=keep)
-        features, end, tape = forward(sizes, parameters, start, inputs, call.alive, call.fresh)
+        features, end, tape = forward(call.team, sizes, parameters, start, inputs, call.alive, call.fresh)
         if keep:
             ctx.call, ctx.sizes, ctx.tape = call, sizes, tape
             ctx.save_for_backward(inputs, *leaves)
@@ -54,7 +55,7 @@ class FusedSequence(torch.autograd.Function):
         _, parameters = _grouped(call, leaves)
         d_end: DNCState = pytree.tree_unflatten(list(d_leaves), call.state_spec)
         with torch.autocast("cpu", enabled=False):
-            found = backward(ctx.sizes, parameters, inputs, ctx.tape, d_features, d_end)
+            found = backward(call.team, ctx.sizes, parameters, inputs, ctx.tape, d_features, d_end)
         return None, found.inputs, *pytree.tree_leaves(found.start), *pytree.tree_leaves(found.parameters)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchdnc.engines.fused.compiled import run
-from torchdnc.engines.fused.kernels.arrays import Array, Carried, Found, Scratch, Sizes, Tape, Weights
+from torchdnc.engines.fused.kernels.arrays import Array, Carried, Found, Scratch, Sizes, Tape, Team, Weights
 from torchdnc.engines.fused.kernels.layout import tape_size, work_size
 from torchdnc.ops.content import COSINE_EPSILON
 from torchdnc.types import DNCState, LSTMState, MemoryState
@@ -33,12 +33,12 @@ class Gradients(NamedTuple):
 
 
 def forward(
-    sizes: Sizes, parameters: Parameters, start: DNCState, inputs: Tensor, alive: Array, fresh: Array
+    team: Team, sizes: Sizes, parameters: Parameters, start: DNCState, inputs: Tensor, alive: Array, fresh: Array
 ) -> tuple[Tensor, DNCState, Tape]:
     """Features [T, B, layers·H + R·W], the state after the last step, and the tape.
 
     Args:
-        sizes, parameters: of the call.
+        team, sizes, parameters: of the call.
         start: the state before the first step.
         inputs: [T, B, I].
         alive, fresh: [T, B], see `Tape`.
@@ -48,19 +48,19 @@ def forward(
     for gates, weight, bias in zip(tape.gates, parameters.weights, parameters.biases, strict=True):
         torch.addmm(bias, flat, weight[:, : sizes.I].t(), out=torch.from_numpy(gates).flatten(0, 1))
     features = inputs.new_empty(sizes.T, sizes.B, sizes.layers * sizes.H + sizes.R * sizes.W)
-    scratch = _scratch(sizes, inputs, replay=False)
-    run("forward", sizes.shares, sizes, _weights(parameters), tape, scratch, _array(features))
+    scratch = _scratch(team, sizes, inputs, replay=False)
+    run("forward", team, sizes, _weights(parameters), tape, scratch, _array(features))
     return features, _end(sizes, tape), tape
 
 
 def backward(
-    sizes: Sizes, parameters: Parameters, inputs: Tensor, tape: Tape, d_features: Tensor, d_end: DNCState
+    team: Team, sizes: Sizes, parameters: Parameters, inputs: Tensor, tape: Tape, d_features: Tensor, d_end: DNCState
 ) -> Gradients:
     """Gradients of a sequence, from those of its features and of its final state."""
     carried = _carried(sizes, d_end)
     found = Found(_empty(tape.gates.shape, inputs), _empty(tape.interfaces.shape, inputs))
-    scratch = _scratch(sizes, inputs, replay=True)
-    run("backward", sizes.shares, sizes, _weights(parameters), tape, scratch, _array(d_features), carried, found)
+    scratch = _scratch(team, sizes, inputs, replay=True)
+    run("backward", team, sizes, _weights(parameters), tape, scratch, _array(d_features), carried, found)
     return _collect(sizes, parameters, inputs, tape, carried, found)
 
 
@@ -131,15 +131,15 @@ def _row_parts(rows: Array, sizes: Sizes) -> tuple[Tensor, ...]:
     return parts
 
 
-def _scratch(sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
+def _scratch(team: Team, sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
     B, H, N, W, R = sizes.B, sizes.H, sizes.N, sizes.W, sizes.R
     columns = R * W + H * sizes.recurrent + H * (sizes.layers > 1)
     nothing = _array(like.new_zeros(tape_size(N, R)))
     # An empty slot has the length sqrt(ε).
     _row_parts(nothing, sizes)[3].fill_(math.sqrt(COSINE_EPSILON))
     return Scratch(
-        work=_empty((sizes.shares, work_size(N, R)), like),
-        chi=_empty((B, columns), like),
+        work=_empty((team.threads, work_size(N, R)), like),
+        chi=_empty((team.threads if team.threads > B else 1, B, columns), like),
         hidden=_empty((B, sizes.layers * H), like),
         nothing=nothing,
         zeros=_array(like.new_zeros(max(N * W, N * N, H))),

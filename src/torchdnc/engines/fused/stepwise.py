@@ -12,7 +12,7 @@ from torch import Tensor
 from torchdnc.checks import check_shape
 from torchdnc.engines.fused import compiled
 from torchdnc.engines.fused.function import needs_reference, through_reference
-from torchdnc.engines.fused.kernels.arrays import Array
+from torchdnc.engines.fused.kernels.arrays import Array, Team
 from torchdnc.engines.fused.kernels.layout import tape_size, work_size
 from torchdnc.engines.fused.kernels.steps import StepSizes, StepTape
 from torchdnc.engines.reference import Network
@@ -64,16 +64,16 @@ class FusedAccess(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, call: Call, interface: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
         before = MemoryState(*leaves)
-        sizes = _sizes(call, before)
+        sizes, team = _sizes(call, before), _team(before)
         after = MemoryState(*(leaf.new_empty(leaf.shape) for leaf in before))
         reads = interface.new_empty(len(interface), sizes.R, sizes.W)
         tape = _tape(sizes, interface)
         compiled.run(
-            "step", sizes.shares, sizes, _array(interface), _rows(before), _rows(after), _array(reads.flatten(1)),
-            StepTape(*map(_array, tape)), _room(sizes, work_size(sizes.N, sizes.R), interface),
+            "step", team, sizes, _array(interface), _rows(before), _rows(after), _array(reads.flatten(1)),
+            StepTape(*map(_array, tape)), _room(team, work_size(sizes.N, sizes.R), interface),
         )  # fmt: skip
         if any(ctx.needs_input_grad):
-            ctx.call, ctx.sizes = call, sizes
+            ctx.call, ctx.sizes, ctx.team = call, sizes, team
             ctx.save_for_backward(interface, *before, after.memory, *tape)
         return reads, *after
 
@@ -85,14 +85,15 @@ class FusedAccess(torch.autograd.Function):
             again = partial(_on_the_reference, ctx.call) if ctx.call.second_derivatives else None
             return through_reference(again, (interface, *leaves), ctx.needs_input_grad, (d_reads, *d_leaves))
         sizes: StepSizes = ctx.sizes
+        team: Team = ctx.team
         before = MemoryState(*leaves)
         d_interface = interface.new_empty(interface.shape)
         d_before = MemoryState(*(leaf.new_empty(leaf.shape) for leaf in before))
         compiled.run(
-            "step_backward", sizes.shares, sizes, StepTape(*map(_array, tape)), _rows(before),
+            "step_backward", team, sizes, StepTape(*map(_array, tape)), _rows(before),
             _array(memory.flatten(1)), NO_STEPS, _rows(MemoryState(*d_leaves)), _array(d_reads.flatten(1)),
-            _rows(d_before), _array(d_interface), _room(sizes, (3 + sizes.R) * sizes.N, interface),
-            _room(sizes, work_size(sizes.N, sizes.R), interface),
+            _rows(d_before), _array(d_interface), _room(team, (3 + sizes.R) * sizes.N, interface),
+            _room(team, work_size(sizes.N, sizes.R), interface),
         )  # fmt: skip
         return None, d_interface, *d_before
 
@@ -103,9 +104,8 @@ def _on_the_reference(call: Call, interface: Tensor, *leaves: Tensor) -> tuple[T
 
 
 def _sizes(call: Call, memory: MemoryState) -> StepSizes:
-    B, N, W = memory.memory.shape
-    shares = compiled.threads(rows=B, work=memory.link.numel() + memory.memory.numel())
-    return StepSizes(N, W, call.read_heads, call.options.usage_gradient, shares)
+    _, N, W = memory.memory.shape
+    return StepSizes(N, W, call.read_heads, call.options.usage_gradient)
 
 
 def _tape(sizes: StepSizes, interface: Tensor) -> tuple[Tensor, ...]:
@@ -126,6 +126,10 @@ def _rows(memory: MemoryState) -> Any:
     return MemoryState(*rows)
 
 
-def _room(sizes: StepSizes, numbers: int, like: Tensor) -> Array:
-    """For every share so many numbers to work with."""
-    return _array(like.new_empty(sizes.shares, numbers))
+def _team(memory: MemoryState) -> Team:
+    return compiled.team(work=memory.link.numel() + memory.memory.numel())
+
+
+def _room(team: Team, numbers: int, like: Tensor) -> Array:
+    """For every thread so many numbers to work with."""
+    return _array(like.new_empty(team.threads, numbers))

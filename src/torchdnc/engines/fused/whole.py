@@ -16,7 +16,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torch.utils import _pytree as pytree
 
 from torchdnc.engines import reference
-from torchdnc.engines.fused.compiled import threads
+from torchdnc.engines.fused.compiled import team
 from torchdnc.engines.fused.function import Call, FusedSequence
 from torchdnc.engines.fused.kernels.arrays import Sizes
 from torchdnc.engines.fused.sequence import Parameters
@@ -77,7 +77,8 @@ def run(
     leaves, state_spec = pytree.tree_flatten(state)
     weights, parameter_spec = pytree.tree_flatten(parameters)
     again = partial(_on_the_reference, network, initial, lengths, reset) if second_derivatives else None
-    call = Call(_sizes(network, inputs, state), alive, fresh, state_spec, parameter_spec, again)
+    work = T * (state.memory.link.numel() + state.memory.memory.numel())
+    call = Call(team(work), _sizes(network, inputs, state), alive, fresh, state_spec, parameter_spec, again)
     features, *ends = FusedSequence.apply(call, inputs, *leaves, *weights)
     end: DNCState = pytree.tree_unflatten(ends, state_spec)
     return features, end
@@ -124,5 +125,4 @@ def _sizes(network: Any, inputs: Tensor, state: DNCState) -> Sizes:
         through_writes=network.options.usage_gradient,
         keep=True,
         every=max(1, math.isqrt(T)),
-        shares=threads(rows=B, work=T * (memory.link.numel() + memory.memory.numel())),
     )

@@ -1,4 +1,4 @@
-"""What the kernels of a sequence work on, by name. Numba takes such tuples apart."""
+"""What kernels work on, by name. Numba takes such tuples apart."""
 
 from __future__ import annotations
 
@@ -9,12 +9,24 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
+class Team(NamedTuple):
+    """Threads that share a call, and the addresses of GOMP_parallel, GOMP_barrier, omp_get_thread_num and
+    omp_get_num_threads, which one thread alone does not need. OpenMP may give fewer threads than asked for.
+    """
+
+    threads: int
+    parallel: int
+    barrier: int
+    which: int
+    members: int
+
+
 class Sizes(NamedTuple):
     """Numbers of a call.
 
     layers: of the controller; recurrent: it is an LSTM; bound: of its activations' gradients; through_writes: gradients
     flow from the usage into the write weights before; keep: the tape is for a backward pass; every: steps between two
-    checkpoints; shares: of the batch, each one thread's.
+    checkpoints.
     """
 
     T: int
@@ -30,7 +42,6 @@ class Sizes(NamedTuple):
     through_writes: bool
     keep: bool
     every: int
-    shares: int
 
 
 class Weights(NamedTuple):
@@ -93,7 +104,8 @@ class Found(NamedTuple):
 class Scratch(NamedTuple):
     """Room to work in.
 
-    work [shares, ·]: for the memory of a row. chi, hidden [B, ·]: what a layer sees, and the gradients of it and of h.
+    work [threads, ·]: for the memory of a row. chi [pieces, B, ·]: what a layer sees, for each thread that works on the
+    same rows, and its gradient. hidden [B, ·]: the gradient of h.
     nothing: the tape's row of the all-zero state; zeros: as many as a memory, the links or a layer have. memories
     [every + 1, B, N·W]: the steps between two checkpoints, replayed; of no size forward.
     """

@@ -20,7 +20,8 @@ from torchdnc.engines.fused.kernels.simd import (
     sum_lanes_of_four,
     without_lane,
 )
-from torchdnc.engines.fused.kernels.vectors import clear, length, softmax, total
+from torchdnc.engines.fused.kernels.team import part, wait
+from torchdnc.engines.fused.kernels.vectors import add, clear, length, softmax, total
 from torchdnc.ops.content import COSINE_EPSILON
 
 # Rows of the link matrix that are at hand at a time.
@@ -81,9 +82,9 @@ def choose_write(weights, content, usage, order, alloc_gate, write_gate, N):
 
 
 @njit(**EXACT)
-def write(memory, memory_prev, lengths, weights, erase, vector, N, W):
-    """M := M_{t−1} ∘ (1 − w eᵀ) + w vᵀ, which may be done in place, and the lengths of the slots."""
-    for i in range(N):
+def write(memory, memory_prev, lengths, weights, erase, vector, first, last, W):
+    """M := M_{t−1} ∘ (1 − w eᵀ) + w vᵀ, which may be done in place, and the lengths, of slots `first` up to `last`."""
+    for i in range(first, last):
         weight, square = spread(weights[i]), like(memory, 0)
         for k in range(0, W, lanes(memory)):
             n = W - k
@@ -156,14 +157,15 @@ def follow(rows, first, count, heads, ahead, back, N, R):
 
 
 @njit(**INLINED)
-def link_and_follow(link, weights, precedence_prev, read_weights_prev, forward, backward, N, R):
-    """The link update, and f = L w^r and b = Lᵀ w^r of every head while the rows are at hand."""
+def link_and_follow(link, link_prev, weights, precedence_prev, read_weights_prev, forward, backward, first, last, N, R):
+    """The link update of rows `first` up to `last`, their f = L w^r of every head while they are at hand, and
+    backward := what they give to b = Lᵀ w^r."""
     clear(backward, R * N)
-    for first in range(0, N, BLOCK):
-        count = min(BLOCK, N - first)
-        for i in range(first, first + count):
-            link_row(link[i * N :], link[i * N :], i, weights, precedence_prev, N)
-        follow(link[first * N :], first, count, read_weights_prev, forward, backward, N, R)
+    for block in range(first, last, BLOCK):
+        count = min(BLOCK, last - block)
+        for i in range(block, block + count):
+            link_row(link[i * N :], link_prev[i * N :], i, weights, precedence_prev, N)
+        follow(link[block * N :], block, count, read_weights_prev, forward, backward, N, R)
 
 
 @njit(**EXACT)
@@ -195,30 +197,38 @@ def read(words, memory, weights, N, W, R):
 
 
 @njit(**INLINED)
-def step_row(prev, row, order, xi, memory, link, reads, work, N, W, R):
+def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, reads, work, N, W, R):
     """One step of one row.
 
-    prev, row: what the tape holds of step t−1 and will hold of step t; order: the free list, from that of t−1;
-    xi: the raw interface, squashed on return; memory, link: of t−1, of t on return; reads: the words read;
-    work: room for 2 R N numbers, see `layout.work_size`.
+    mine: the thread's share. prev, row: what the tape holds of step t−1 and will hold of step t; order: the free list,
+    from that of t−1; xi: the raw interface, squashed on return; memory, link: may be those of step t−1; reads: the
+    words read; work: for every thread room for 2 R N numbers, see `layout.work_size`.
     """
-    squash(xi, W, R)
     keys, strengths, write_key, write_strength, erase, vector, free_gates, alloc_gate, write_gate, modes = (
         interface_parts(xi, W, R)
     )
     usage, write_weights, precedence, lengths, write_content, read_weights, content = tape_parts(row, N, R)
     usage_prev, write_weights_prev, precedence_prev, lengths_prev, _, read_weights_prev, _ = tape_parts(prev, N, R)
-    forward, backward = work[: R * N], work[R * N : 2 * R * N]
+    heads = R * N
+    forward, backward = work[mine.thread - mine.piece, :heads], work[mine.thread, heads : 2 * heads]
+    first, last = part(mine, N)
 
-    count_usage(usage, usage_prev, write_weights_prev, read_weights_prev, free_gates, N, R)
-    look_up(write_content, memory, lengths_prev, write_key, write_strength, N, W, write_strength.shape[0])
-    sort_free_list(order, usage)
-    choose_write(write_weights, write_content, usage, order, alloc_gate[0], write_gate[0], N)
-    write(memory, memory, lengths, write_weights, erase, vector, N, W)
-
-    link_and_follow(link, write_weights, precedence_prev, read_weights_prev, forward, backward, N, R)
-    precede(precedence, precedence_prev, write_weights, N)
-
-    look_up(content, memory, lengths, keys, strengths, N, W, R)
-    choose_reads(read_weights, backward, content, forward, modes, N, R)
-    read(reads, memory, read_weights, N, W, R)
+    if mine.piece == 0:
+        squash(xi, W, R)
+        count_usage(usage, usage_prev, write_weights_prev, read_weights_prev, free_gates, N, R)
+        look_up(write_content, memory_prev, lengths_prev, write_key, write_strength, N, W, write_strength.shape[0])
+        sort_free_list(order, usage)
+        choose_write(write_weights, write_content, usage, order, alloc_gate[0], write_gate[0], N)
+        precede(precedence, precedence_prev, write_weights, N)
+        write(memory, memory_prev, lengths, write_weights, erase, vector, 0, N, W)
+    wait(mine)
+    link_and_follow(
+        link, link_prev, write_weights, precedence_prev, read_weights_prev, forward, backward, first, last, N, R
+    )
+    wait(mine)
+    if mine.piece == 0:
+        for other in range(1, mine.pieces):
+            add(backward, work[other, heads : 2 * heads], heads)
+        look_up(content, memory, lengths, keys, strengths, N, W, R)
+        choose_reads(read_weights, backward, content, forward, modes, N, R)
+        read(reads, memory, read_weights, N, W, R)

@@ -20,7 +20,8 @@ from torchdnc.engines.fused.kernels.simd import (
     sum_lanes_of_four,
     without_lane,
 )
-from torchdnc.engines.fused.kernels.vectors import clear, copy, dot, length, softmax_backward, total
+from torchdnc.engines.fused.kernels.team import part, wait
+from torchdnc.engines.fused.kernels.vectors import add, clear, copy, dot, length, softmax_backward, total
 
 
 @njit(**EXACT)
@@ -208,18 +209,20 @@ def four_link_rows_backward(
 @njit(**INLINED)
 def follow_backward(
     link, rows, alive, b, first, t, d_link, weights, precedence_prev, heads, d_heads, modes, d_weights,
-    d_precedence_prev, back, ahead, linked, factors, N, R,
+    d_precedence_prev, back, ahead, linked, factors, first_row, last_row, N, R,
 ):  # fmt: skip
     """One pass over the links: gradients through f = L w^r, b = Lᵀ w^r and the link update.
 
-    link: before step `first`, see `past_link_rows`; t: this step. heads: w^r_{t−1}; d_heads: gradient of w^r_t.
+    first_row, last_row: the rows to go through, up to the last: what d_weights, d_precedence_prev and `back` get is
+    their part. link: before step `first`, see `past_link_rows`; t: this step. heads: w^r_{t−1}; d_heads: gradient of
+    w^r_t.
     back := Lᵀ d_heads and ahead := L d_heads, from which the gradients of the heads before and of the modes follow;
     linked: room for four rows of L_{t−1} and of L_t; factors: for 8 R numbers.
     """
     past, now = linked[: 4 * N], linked[4 * N : 8 * N]
     clear(back, R * N)
-    for i in range(0, N, BLOCK):
-        count = min(BLOCK, N - i)
+    for i in range(first_row, last_row, BLOCK):
+        count = min(BLOCK, last_row - i)
         past_link_rows(past, link, i, count, rows, alive, b, first, t, N)
         for q in range(count):
             link_row(now[q * N :], past[q * N :], i + q, weights, precedence_prev, N)
@@ -329,18 +332,36 @@ def count_usage_backward(
         store(d_write, i, through * unused * like(d_usage, 1 if through_writes else 0), n)
 
 
+@njit(**EXACT)
+def _work_parts(work, N, R):
+    """ahead, back, d_scores [R N]; shrink, write_dots, d_precedence_prev [N]; linked [8 N]; factors [8 R]."""
+    heads = R * N
+    spare = work[3 * heads :]
+    return (
+        work[:heads],
+        work[heads : 2 * heads],
+        work[2 * heads : 3 * heads],
+        spare[:N],
+        spare[N : 2 * N],
+        spare[2 * N : 3 * N],
+        spare[3 * N : 11 * N],
+        spare[11 * N :],
+    )
+
+
 @njit(**INLINED)
 def step_row_backward(
-    prev, row, order, xi, d_xi, memory_prev, memory, link, rows, alive, b, first, t, d_memory, d_link, d_state, d_reads,
-    work, N, W, R, through_writes,
+    mine, prev, row, order, xi, d_xi, memory_prev, memory, link, rows, alive, b, first, t, d_memory, d_link, d_state,
+    d_reads, work, N, W, R, through_writes,
 ):  # fmt: skip
     """The gradient of `step_row`, in reverse order.
 
-    prev, row, order, xi: as the tape kept them. memory_prev, memory: replayed. link, rows, alive, b, first, t: where
-    the link matrix before this step comes from, see `past_link_rows`.
+    mine: the thread's share. prev, row, order, xi: as the tape kept them. memory_prev, memory: replayed. link, rows,
+    alive, b, first, t: where the link matrix before this step comes from, see `past_link_rows`.
     d_memory, d_link, d_state = [d usage, d write_weights, d precedence, d read_weights]: of step t on entry, from
     later steps; of step t−1 on return. d_reads: of the words read. d_xi: of the raw interface, on return.
-    work: see `layout.work_size`. through_writes: gradients flow from the usage into the write weights before.
+    work: for every thread, see `layout.work_size`. through_writes: gradients flow from the usage into the write
+    weights before.
     """
     keys, strengths, write_key, write_strength, erase, vector, free_gates, alloc_gate, write_gate, modes = (
         interface_parts(xi, W, R)
@@ -352,31 +373,46 @@ def step_row_backward(
     usage, weights, _, lengths, write_content, heads, content = tape_parts(row, N, R)
     usage_prev, weights_prev, precedence_prev, lengths_prev, _, heads_prev, _ = tape_parts(prev, N, R)
     d_usage, d_write, d_precedence, d_heads = d_state[:N], d_state[N : 2 * N], d_state[2 * N : 3 * N], d_state[3 * N :]
-    ahead, back, d_scores = work[: R * N], work[R * N : 2 * R * N], work[2 * R * N : 3 * R * N]
-    spare = work[3 * R * N :]
-    shrink, write_dots, d_precedence_prev = spare[:N], spare[N : 2 * N], spare[2 * N : 3 * N]
-    linked, factors = spare[3 * N : 11 * N], spare[11 * N :]
-    clear(d_xi, d_xi.shape[0])
+    _, back, d_scores, shrink, write_dots, d_precedence_prev, linked, factors = _work_parts(work[mine.thread], N, R)
+    ahead = work[mine.thread - mine.piece, : R * N]
+    first_row, last_row = part(mine, N)
 
-    # read_words, the content mode of read_weights; `ahead` lends its room until the links need it
-    add_product(d_heads, N, d_reads, W, memory, W, R, W, N)
-    compare(ahead, memory, keys, N, W, R)
-    for r in range(R):
-        d_modes[3 * r + 1] = softmax_backward(
-            content[r * N :], d_heads[r * N :], d_scores[r * N :], modes[3 * r + 1], N
-        )
-    look_up_backward(d_scores, ahead, memory, lengths, keys, strengths, d_keys, d_strengths, shrink, N, W, R)
-    slots_backward(
-        memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, d_scores, keys, shrink,
-        d_write, d_erase, d_vector, write_dots, N, W, R,
-    )  # fmt: skip
+    if mine.piece == 0:
+        clear(d_xi, d_xi.shape[0])
+        # read_words, the content mode of read_weights; `ahead` lends its room until the links need it
+        add_product(d_heads, N, d_reads, W, memory, W, R, W, N)
+        compare(ahead, memory, keys, N, W, R)
+        for r in range(R):
+            d_modes[3 * r + 1] = softmax_backward(
+                content[r * N :], d_heads[r * N :], d_scores[r * N :], modes[3 * r + 1], N
+            )
+        look_up_backward(d_scores, ahead, memory, lengths, keys, strengths, d_keys, d_strengths, shrink, N, W, R)
+        slots_backward(
+            memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, d_scores, keys, shrink,
+            d_write, d_erase, d_vector, write_dots, N, W, R,
+        )  # fmt: skip
+        precede_backward(d_precedence, d_precedence_prev, d_write, weights, precedence_prev, N)
+    wait(mine)
+    d_weights = d_write
+    if mine.piece > 0:
+        # Sums of its own, to be added up after: `shrink` has no other use here.
+        d_weights = shrink
+        clear(d_weights, N)
+        clear(d_precedence_prev, N)
 
-    # precedence, link and directional_weights
-    precede_backward(d_precedence, d_precedence_prev, d_write, weights, precedence_prev, N)
+    # link and directional_weights
     follow_backward(
-        link, rows, alive, b, first, t, d_link, weights, precedence_prev, heads_prev, d_heads, modes, d_write,
-        d_precedence_prev, back, ahead, linked, factors, N, R,
+        link, rows, alive, b, first, t, d_link, weights, precedence_prev, heads_prev, d_heads, modes, d_weights,
+        d_precedence_prev, back, ahead, linked, factors, first_row, last_row, N, R,
     )  # fmt: skip
+    wait(mine)
+    if mine.piece > 0:
+        return
+    for other in range(1, mine.pieces):
+        _, its_back, _, its_d_weights, _, its_d_precedence_prev, _, _ = _work_parts(work[other], N, R)
+        add(back, its_back, R * N)
+        add(d_write, its_d_weights, N)
+        add(d_precedence_prev, its_d_precedence_prev, N)
     turn_heads(d_heads, heads_prev, back, ahead, modes, d_modes, N, R)
     copy(d_precedence, d_precedence_prev, N)
 

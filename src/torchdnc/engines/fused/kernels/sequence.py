@@ -1,6 +1,6 @@
 """A whole sequence, there and back, for some rows of a batch; `compiled` compiles `forward` and `backward`.
 
-Rows never meet, so that threads share the batch and never wait for each other.
+Rows never meet: threads share the batch and wait for each other only where it has fewer rows than there are threads.
 """
 
 from numba import njit
@@ -14,65 +14,80 @@ from torchdnc.engines.fused.kernels.controller import (
 from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
 from torchdnc.engines.fused.kernels.memory import step_row, write
 from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
-from torchdnc.engines.fused.kernels.options import INLINED
+from torchdnc.engines.fused.kernels.options import EXACT, INLINED
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
 from torchdnc.engines.fused.kernels.simd import flush_denormals, restore_denormals
+from torchdnc.engines.fused.kernels.team import in_parallel, part, take, wait
 from torchdnc.engines.fused.kernels.vectors import add, clear, copy
 
 
-def forward(share, sizes, weights, tape, scratch, features):
-    """Fills the tape and the features [T, B, layers·H + R·W], for one of `sizes.shares` shares of the batch."""
-    first, last = share * sizes.B // sizes.shares, (share + 1) * sizes.B // sizes.shares
-    before_this = flush_denormals()
+def forward(team, sizes, weights, tape, scratch, features):
+    """Fills the tape and the features [T, B, layers·H + R·W]."""
+    in_parallel(team, _forward, (team, sizes, weights, tape, scratch, features))
+
+
+def backward(team, sizes, weights, tape, scratch, d_features, carried, found):
+    """Turns the carried gradients into those of the state before the first step, and leaves those found."""
+    in_parallel(team, _backward, (team, sizes, weights, tape, scratch, d_features, carried, found))
+
+
+@njit(**EXACT)
+def _forward(thread, threads, team, sizes, weights, tape, scratch, features):
+    mine = take(thread, threads, sizes.B, team)
+    flushed = flush_denormals()
     for t in range(sizes.T):
         before, now = (t, t + 1) if sizes.keep else (t % 2, (t + 1) % 2)
-        if sizes.keep and t % sizes.every == 0:
-            for b in range(first, last):
+        if sizes.keep and t % sizes.every == 0 and mine.piece == 0:
+            for b in range(mine.first, mine.last):
                 copy(tape.memories[t // sizes.every, b], tape.memory[b], sizes.N * sizes.W)
                 copy(tape.links[t // sizes.every, b], tape.link[b], sizes.N * sizes.N)
-        _control(first, last, t, before, now, sizes, weights, tape, scratch, features)
-        for b in range(first, last):
-            _remember(b, t, before, now, sizes, tape, scratch, scratch.work[share])
-            copy(features[t, b, sizes.layers * sizes.H :], tape.reads[now, b], sizes.R * sizes.W)
-    restore_denormals(before_this)
+        _control(mine, t, before, now, sizes, weights, tape, scratch, features)
+        for b in range(mine.first, mine.last):
+            _remember(mine, b, t, before, now, sizes, tape, scratch)
+            if mine.piece == 0:
+                copy(features[t, b, sizes.layers * sizes.H :], tape.reads[now, b], sizes.R * sizes.W)
+        wait(mine)
+    restore_denormals(flushed)
 
 
-def backward(share, sizes, weights, tape, scratch, d_features, carried, found):
-    """Turns the carried gradients into those of the state before the first step, and leaves those found."""
-    first, last = share * sizes.B // sizes.shares, (share + 1) * sizes.B // sizes.shares
-    wide, width = sizes.layers * sizes.H, found.interfaces.shape[2]
-    before_this = flush_denormals()
+@njit(**EXACT)
+def _backward(thread, threads, team, sizes, weights, tape, scratch, d_features, carried, found):
+    mine = take(thread, threads, sizes.B, team)
+    flushed = flush_denormals()
     for t in range(sizes.T - 1, -1, -1):
         k = t % sizes.every
-        for b in range(first, last):
+        for b in range(mine.first, mine.last):
             if k == sizes.every - 1 or t == sizes.T - 1:
-                _replay(b, t - k, t + 1, sizes, tape, scratch)
-            _remember_backward(b, t, k, sizes, tape, scratch, scratch.work[share], d_features, carried, found)
-        add_product_back(
-            scratch.hidden[first], wide, found.interfaces[t, first], width, weights.interface, wide, last - first,
-            width, wide,
-        )  # fmt: skip
-        _control_backward(first, last, t, sizes, weights, tape, scratch, carried, found)
-    restore_denormals(before_this)
+                _replay(mine, b, t - k, t + 1, sizes, tape, scratch)
+                wait(mine)
+            _remember_backward(mine, b, t, k, sizes, tape, scratch, d_features, carried, found)
+        wait(mine)
+        _control_backward(mine, t, sizes, weights, tape, scratch, carried, found)
+        wait(mine)
+    restore_denormals(flushed)
 
 
 @njit(**INLINED)
-def _remember(b, t, before, now, sizes, tape, scratch, work):
+def _remember(mine, b, t, before, now, sizes, tape, scratch):
     """One step of a row's memory."""
     N, W, R = sizes.N, sizes.W, sizes.R
-    prev, row = tape.rows[before, b], tape.rows[now, b]
-    order, order_prev = tape.orders[now, b], tape.orders[before, b]
-    for i in range(N):
-        order[i] = order_prev[i]
-    if not tape.alive[t, b]:
-        copy(row, prev, row.shape[0])
-        copy(tape.reads[now, b], tape.reads[before, b], R * W)
-        return
+    prev, row, order = tape.rows[before, b], tape.rows[now, b], tape.orders[now, b]
+    memory, link, reads = tape.memory[b], tape.link[b], tape.reads[now, b]
+    if mine.piece == 0:
+        for i in range(N):
+            order[i] = tape.orders[before, b, i]
+        if not tape.alive[t, b]:
+            copy(row, prev, row.shape[0])
+            copy(reads, tape.reads[before, b], R * W)
+        if tape.fresh[t, b]:
+            clear(memory, N * W)
+            clear(link, N * N)
     if tape.fresh[t, b]:
-        clear(tape.memory[b], N * W)
-        clear(tape.link[b], N * N)
         prev = scratch.nothing
-    step_row(prev, row, order, tape.interfaces[t, b], tape.memory[b], tape.link[b], tape.reads[now, b], work, N, W, R)
+    if tape.alive[t, b]:
+        step_row(
+            mine, prev, row, order, tape.interfaces[t, b], memory, memory, link, link, reads, scratch.work, N, W, R
+        )
 
 
 @njit(**INLINED)
@@ -82,28 +97,34 @@ def _columns(layer, sizes):
 
 
 @njit(**INLINED)
-def _control(first, last, t, before, now, sizes, weights, tape, scratch, features):
+def _control(mine, t, before, now, sizes, weights, tape, scratch, features):
     """h of every layer, into the features, and the raw interface."""
-    H, outputs, start = sizes.H, tape.gates.shape[3], sizes.I
+    H, outputs, start, rows = sizes.H, tape.gates.shape[3], sizes.I, mine.last - mine.first
+    chi, width, wide = scratch.chi[mine.piece], weights.interface_bias.shape[0], sizes.layers * H
+    first, last = part(mine, H)
     for layer in range(sizes.layers):
         columns = _columns(layer, sizes)
-        for b in range(first, last):
-            _see(b, t, layer, before, now, sizes, tape, scratch.chi[b])
-        add_product(
-            tape.gates[layer, t, first], outputs, scratch.chi[first], scratch.chi.shape[1], weights.controller[start:],
-            sizes.I + columns, last - first, columns, outputs,
-        )  # fmt: skip
+        for b in range(mine.first, mine.last):
+            _see(b, t, layer, before, now, sizes, tape, chi[b])
+        for unit in range(first, outputs, H):
+            add_product(
+                tape.gates[layer, t, mine.first, unit:], outputs, chi[mine.first], chi.shape[1],
+                weights.controller[start + unit * (sizes.I + columns) :], sizes.I + columns, rows, columns,
+                last - first,
+            )  # fmt: skip
         start += outputs * (sizes.I + columns)
-        for b in range(first, last):
-            _squash(b, t, layer, before, now, sizes, tape, scratch)
-            copy(features[t, b, layer * H :], tape.hidden[layer, now, b], H)
-    width = weights.interface_bias.shape[0]
-    for b in range(first, last):
-        copy(tape.interfaces[t, b], weights.interface_bias, width)
+        for b in range(mine.first, mine.last):
+            _squash(b, t, layer, before, now, first, last, sizes, tape, scratch)
+            copy(features[t, b, layer * H + first :], tape.hidden[layer, now, b, first:], last - first)
+        wait(mine)
+    first, last = part(mine, width)
+    for b in range(mine.first, mine.last):
+        copy(tape.interfaces[t, b, first:], weights.interface_bias[first:], last - first)
     add_product(
-        tape.interfaces[t, first], width, features[t, first], features.shape[2], weights.interface, sizes.layers * H,
-        last - first, sizes.layers * H, width,
+        tape.interfaces[t, mine.first, first:], width, features[t, mine.first], features.shape[2],
+        weights.interface[first * wide :], wide, rows, wide, last - first,
     )  # fmt: skip
+    wait(mine)
 
 
 @njit(**INLINED)
@@ -122,67 +143,72 @@ def _see(b, t, layer, before, now, sizes, tape, chi):
 
 
 @njit(**INLINED)
-def _squash(b, t, layer, before, now, sizes, tape, scratch):
-    """h_t of a layer, from its raw gates."""
-    H, hidden = sizes.H, tape.hidden[layer, now, b]
+def _squash(b, t, layer, before, now, first, last, sizes, tape, scratch):
+    """h_t of a layer's units `first` up to `last`, from their raw gates."""
+    hidden, gates = tape.hidden[layer, now, b], tape.gates[layer, t, b]
     if not sizes.recurrent:
         if tape.alive[t, b]:
-            feedforward_row(tape.gates[layer, t, b], hidden, H)
+            feedforward_row(gates, hidden, first, last)
         else:
-            clear(hidden, H)
+            clear(hidden[first:], last - first)
         return
     cell, cell_prev = tape.cells[layer, now, b], tape.cells[layer, before, b]
     if tape.alive[t, b]:
         if tape.fresh[t, b]:
             cell_prev = scratch.zeros
-        lstm_row(tape.gates[layer, t, b], cell_prev, cell, tape.squashed[layer, t if sizes.keep else 0, b], hidden, H)
+        squashed = tape.squashed[layer, t if sizes.keep else 0, b]
+        lstm_row(gates, cell_prev, cell, squashed, hidden, first, last, sizes.H)
     else:
-        copy(cell, cell_prev, H)
-        copy(hidden, tape.hidden[layer, before, b], H)
+        copy(cell[first:], cell_prev[first:], last - first)
+        copy(hidden[first:], tape.hidden[layer, before, b, first:], last - first)
 
 
 @njit(**INLINED)
-def _remember_backward(b, t, k, sizes, tape, scratch, work, d_features, carried, found):
+def _remember_backward(mine, b, t, k, sizes, tape, scratch, d_features, carried, found):
     """Through one step of a row's memory; leaves the gradient of h that comes from the features in the scratch."""
     N, W, R = sizes.N, sizes.W, sizes.R
     wide = sizes.layers * sizes.H
     if not tape.alive[t, b]:
-        clear(found.interfaces[t, b], found.interfaces.shape[2])
-        clear(scratch.hidden[b], wide)
+        if mine.piece == 0:
+            clear(found.interfaces[t, b], found.interfaces.shape[2])
+            clear(scratch.hidden[b], wide)
         return
-    copy(scratch.hidden[b], d_features[t, b], wide)
-    add(carried.reads[b], d_features[t, b, wide:], R * W)
+    if mine.piece == 0:
+        copy(scratch.hidden[b], d_features[t, b], wide)
+        add(carried.reads[b], d_features[t, b, wide:], R * W)
     prev, memory_prev = tape.rows[t, b], scratch.memories[k, b]
     if tape.fresh[t, b]:
         prev, memory_prev = scratch.nothing, scratch.zeros
     first, link = _link_before(b, t, k, sizes, tape, scratch)
     step_row_backward(
-        prev, tape.rows[t + 1, b], tape.orders[t + 1, b], tape.interfaces[t, b], found.interfaces[t, b], memory_prev,
-        scratch.memories[k + 1, b], link, tape.rows, tape.alive, b, first, t, carried.memory[b], carried.link[b],
-        carried.state[b], carried.reads[b], work, N, W, R, sizes.through_writes,
+        mine, prev, tape.rows[t + 1, b], tape.orders[t + 1, b], tape.interfaces[t, b], found.interfaces[t, b],
+        memory_prev, scratch.memories[k + 1, b], link, tape.rows, tape.alive, b, first, t, carried.memory[b],
+        carried.link[b], carried.state[b], carried.reads[b], scratch.work, N, W, R, sizes.through_writes,
     )  # fmt: skip
-    if tape.fresh[t, b]:
+    if tape.fresh[t, b] and mine.piece == 0:
         clear(carried.memory[b], N * W)
         clear(carried.link[b], N * N)
         clear(carried.state[b], carried.state.shape[1])
 
 
 @njit(**INLINED)
-def _replay(b, first, last, sizes, tape, scratch):
+def _replay(mine, b, first, last, sizes, tape, scratch):
     """memories[k] := what step first + k starts from, from the checkpoint; there is one more."""
     N, W, R = sizes.N, sizes.W, sizes.R
-    copy(scratch.memories[0, b], tape.memories[first // sizes.every, b], N * W)
+    slot, end = part(mine, N)
+    start, size = slot * W, (end - slot) * W
+    copy(scratch.memories[0, b, start:], tape.memories[first // sizes.every, b, start:], size)
     for t in range(first, last):
         memory_prev, memory = scratch.memories[t - first, b], scratch.memories[t - first + 1, b]
         if not tape.alive[t, b]:
-            copy(memory, memory_prev, N * W)
+            copy(memory[start:], memory_prev[start:], size)
             continue
         if tape.fresh[t, b]:
             # memories[k] stays: it is also what the step before ended with.
             memory_prev = scratch.zeros
         _, weights, _, lengths, _, _, _ = tape_parts(tape.rows[t + 1, b], N, R)
         _, _, _, _, erase, vector, _, _, _, _ = interface_parts(tape.interfaces[t, b], W, R)
-        write(memory, memory_prev, lengths, weights, erase, vector, N, W)
+        write(memory, memory_prev, lengths, weights, erase, vector, slot, end, W)
 
 
 @njit(**INLINED)
@@ -198,59 +224,80 @@ def _link_before(b, t, k, sizes, tape, scratch):
 
 
 @njit(**INLINED)
-def _control_backward(first, last, t, sizes, weights, tape, scratch, carried, found):
+def _control_backward(mine, t, sizes, weights, tape, scratch, carried, found):
     """From the gradient of h, by the interface and the features, to those of what the controller had seen."""
-    words, outputs, start = sizes.R * sizes.W, tape.gates.shape[3], weights.controller.shape[0]
-    for b in range(first, last):
+    H, words, wide, rows = sizes.H, sizes.R * sizes.W, sizes.layers * sizes.H, mine.last - mine.first
+    outputs, width, start = tape.gates.shape[3], found.interfaces.shape[2], weights.controller.shape[0]
+    word, last_word = part(mine, words)
+    unit, last_unit = part(mine, H)
+    for at in range(unit, wide, H):
+        add_product_back(
+            scratch.hidden[mine.first, at:], wide, found.interfaces[t, mine.first], width, weights.interface[at:], wide,
+            rows, width, last_unit - unit,
+        )  # fmt: skip
+    for b in range(mine.first, mine.last):
         if tape.alive[t, b]:
-            clear(carried.reads[b], words)
+            clear(carried.reads[b, word:], last_word - word)
     for layer in range(sizes.layers - 1, -1, -1):
         columns = _columns(layer, sizes)
-        for b in range(first, last):
-            _squash_backward(b, t, layer, sizes, tape, scratch, carried, found.gates[layer, t, b])
-            clear(scratch.chi[b], columns)
+        for b in range(mine.first, mine.last):
+            _squash_backward(b, t, layer, unit, last_unit, sizes, tape, scratch, carried, found.gates[layer, t, b])
+        wait(mine)
         start -= outputs * (sizes.I + columns)
-        add_product_back(
-            scratch.chi[first], scratch.chi.shape[1], found.gates[layer, t, first], outputs,
-            weights.controller[start + sizes.I :], sizes.I + columns, last - first, outputs, columns,
-        )  # fmt: skip
-        for b in range(first, last):
-            if tape.alive[t, b]:
-                _see_backward(b, t, layer, sizes, tape, scratch, carried)
+        # It had seen words, its own h and the h of the layer below: a piece is a part of each.
+        for segment in range(1 + (columns - words) // H):
+            first, last = (word, last_word) if segment == 0 else (unit, last_unit)
+            at = first if segment == 0 else words + (segment - 1) * H + first
+            if segment == 0 or mine.pieces > 1:
+                size = last - first if mine.pieces > 1 else columns
+                for b in range(mine.first, mine.last):
+                    clear(scratch.chi[0, b, at:], size)
+                add_product_back(
+                    scratch.chi[0, mine.first, at:], scratch.chi.shape[2], found.gates[layer, t, mine.first], outputs,
+                    weights.controller[start + sizes.I + at :], sizes.I + columns, rows, outputs, size,
+                )  # fmt: skip
+            for b in range(mine.first, mine.last):
+                if tape.alive[t, b]:
+                    _see_backward(b, t, layer, segment, at, first, last, sizes, tape, scratch, carried)
 
 
 @njit(**INLINED)
-def _squash_backward(b, t, layer, sizes, tape, scratch, carried, d_gates):
-    """d_gates := gradient of a layer's raw gates."""
+def _squash_backward(b, t, layer, first, last, sizes, tape, scratch, carried, d_gates):
+    """d_gates := gradient of the raw gates of a layer's units `first` up to `last`."""
     H = sizes.H
     d_hidden, bound = scratch.hidden[b, layer * H :], tape.rows.dtype.type(sizes.bound)
     if not tape.alive[t, b]:
-        clear(d_gates, d_gates.shape[0])
+        for unit in range(first, d_gates.shape[0], H):
+            clear(d_gates[unit:], last - first)
     elif sizes.recurrent:
-        add(d_hidden, carried.hidden[layer, b], H)
+        add(d_hidden[first:], carried.hidden[layer, b, first:], last - first)
         cell_prev = tape.cells[layer, t, b]
         if tape.fresh[t, b]:
             cell_prev = scratch.zeros
         lstm_row_backward(
             tape.gates[layer, t, b], d_gates, cell_prev, tape.squashed[layer, t, b], d_hidden, carried.cells[layer, b],
-            bound, H,
+            bound, first, last, H,
         )  # fmt: skip
         if tape.fresh[t, b]:
-            clear(carried.cells[layer, b], H)
+            clear(carried.cells[layer, b, first:], last - first)
     else:
-        feedforward_row_backward(d_gates, tape.hidden[layer, t + 1, b], d_hidden, bound, H)
+        feedforward_row_backward(d_gates, tape.hidden[layer, t + 1, b], d_hidden, bound, first, last)
 
 
 @njit(**INLINED)
-def _see_backward(b, t, layer, sizes, tape, scratch, carried):
-    """Shares the gradient of what a layer had seen out to where that came from."""
-    H, words = sizes.H, sizes.R * sizes.W
-    own = H * sizes.recurrent
-    d_chi = scratch.chi[b]
-    if tape.fresh[t, b]:
-        clear(d_chi, words + own)
-    add(carried.reads[b], d_chi, words)
-    if sizes.recurrent:
-        copy(carried.hidden[layer, b], d_chi[words:], H)
-    if layer > 0:
-        add(scratch.hidden[b, (layer - 1) * H :], d_chi[words + own :], H)
+def _see_backward(b, t, layer, segment, at, first, last, sizes, tape, scratch, carried):
+    """Adds the gradient of what a layer had seen to where that came from.
+
+    segment: 0 the words read, then its own h if it is recurrent, then the h of the layer below; of each numbers `first`
+    up to `last`, which lie from `at` on.
+    """
+    own = segment == 1 and sizes.recurrent
+    d_chi, size = scratch.chi[0, b, at:], last - first
+    if tape.fresh[t, b] and (segment == 0 or own):
+        clear(d_chi, size)
+    if segment == 0:
+        add(carried.reads[b, first:], d_chi, size)
+    elif own:
+        copy(carried.hidden[layer, b, first:], d_chi, size)
+    else:
+        add(scratch.hidden[b, (layer - 1) * sizes.H + first :], d_chi, size)
