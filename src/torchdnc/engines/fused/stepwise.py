@@ -15,6 +15,7 @@ from torchdnc.engines.fused.function import needs_reference, through_reference
 from torchdnc.engines.fused.kernels.arrays import Array, Team
 from torchdnc.engines.fused.kernels.layout import tape_size, work_size
 from torchdnc.engines.fused.kernels.steps import StepSizes, StepTape
+from torchdnc.engines.fused.sequence import array, flat_rows
 from torchdnc.engines.reference import Network
 from torchdnc.engines.unroll import unroll
 from torchdnc.ops import access, interface_size, split_interface
@@ -69,8 +70,8 @@ class FusedAccess(torch.autograd.Function):
         reads = interface.new_empty(len(interface), sizes.R, sizes.W)
         tape = _tape(sizes, interface)
         compiled.run(
-            "step", team, sizes, _array(interface), _rows(before), _rows(after), _array(reads.flatten(1)),
-            StepTape(*map(_array, tape)), _room(team, work_size(sizes.N, sizes.R), interface),
+            "step", team, sizes, array(interface), flat_rows(before), flat_rows(after), array(reads.flatten(1)),
+            StepTape(*map(array, tape)), _room(team, work_size(sizes.N, sizes.R), interface),
         )  # fmt: skip
         if any(ctx.needs_input_grad):
             ctx.call, ctx.sizes, ctx.team = call, sizes, team
@@ -90,9 +91,9 @@ class FusedAccess(torch.autograd.Function):
         d_interface = interface.new_empty(interface.shape)
         d_before = MemoryState(*(leaf.new_empty(leaf.shape) for leaf in before))
         compiled.run(
-            "step_backward", team, sizes, StepTape(*map(_array, tape)), _rows(before),
-            _array(memory.flatten(1)), NO_STEPS, _rows(MemoryState(*d_leaves)), _array(d_reads.flatten(1)),
-            _rows(d_before), _array(d_interface), _room(team, (3 + sizes.R) * sizes.N, interface),
+            "step_backward", team, sizes, StepTape(*map(array, tape)), flat_rows(before),
+            array(memory.flatten(1)), NO_STEPS, flat_rows(MemoryState(*d_leaves)), array(d_reads.flatten(1)),
+            flat_rows(d_before), array(d_interface), _room(team, (3 + sizes.R) * sizes.N, interface),
             _room(team, work_size(sizes.N, sizes.R), interface),
         )  # fmt: skip
         return None, d_interface, *d_before
@@ -114,22 +115,10 @@ def _tape(sizes: StepSizes, interface: Tensor) -> tuple[Tensor, ...]:
     return empty(interface.shape), empty(2, B, size), empty(B, sizes.N, dtype=torch.int32)
 
 
-def _array(tensor: Tensor) -> Array:
-    """The tensor's numbers, shared if they lie in order."""
-    array: Array = tensor.detach().contiguous().numpy()
-    return array
-
-
-def _rows(memory: MemoryState) -> Any:
-    """The state, or its gradient, as arrays of flat rows."""
-    rows: Any = (_array(leaf.flatten(1)) for leaf in memory)
-    return MemoryState(*rows)
-
-
 def _team(memory: MemoryState) -> Team:
     return compiled.team(work=memory.link.numel() + memory.memory.numel())
 
 
 def _room(team: Team, numbers: int, like: Tensor) -> Array:
     """For every thread so many numbers to work with."""
-    return _array(like.new_empty(team.threads, numbers))
+    return array(like.new_empty(team.threads, numbers))

@@ -13,11 +13,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import linear
 from torch.nn.modules.module import _has_any_global_hook
-from torch.utils import _pytree as pytree
 
 from torchdnc.engines import reference
 from torchdnc.engines.fused.compiled import team
-from torchdnc.engines.fused.function import Call, FusedSequence
+from torchdnc.engines.fused.function import Call, FusedSequence, leaves_of, state_of
 from torchdnc.engines.fused.kernels.arrays import Sizes
 from torchdnc.engines.fused.sequence import Parameters
 from torchdnc.ops import interface_size
@@ -68,19 +67,19 @@ def run(
     if lengths is not None:
         inputs = inputs.masked_fill(~torch.from_numpy(alive).unsqueeze(-1), 0)
     layers, interface = network.controller.layers, network.interface
-    parameters = Parameters(
-        tuple(layer.weight for layer in layers),
-        tuple(layer.bias for layer in layers),
+    again = partial(_on_the_reference, network, initial, lengths, reset) if second_derivatives else None
+    work = T * (state.memory.link.numel() + state.memory.memory.numel())
+    sizes = _sizes(network, inputs, state)
+    features, *ends = FusedSequence.apply(
+        Call(team(work), sizes, alive, fresh, again),
+        inputs,
+        *leaves_of(state),
+        *(layer.weight for layer in layers),
+        *(layer.bias for layer in layers),
         interface.weight,
         interface.bias,
     )
-    leaves, state_spec = pytree.tree_flatten(state)
-    weights, parameter_spec = pytree.tree_flatten(parameters)
-    again = partial(_on_the_reference, network, initial, lengths, reset) if second_derivatives else None
-    work = T * (state.memory.link.numel() + state.memory.memory.numel())
-    call = Call(team(work), _sizes(network, inputs, state), alive, fresh, state_spec, parameter_spec, again)
-    features, *ends = FusedSequence.apply(call, inputs, *leaves, *weights)
-    end: DNCState = pytree.tree_unflatten(ends, state_spec)
+    end, _ = state_of(sizes, ends)
     return features, end
 
 

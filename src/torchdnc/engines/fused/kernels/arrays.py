@@ -57,7 +57,7 @@ class Tape(NamedTuple):
     """What forward leaves for backward; without `keep` there are two places, used in turn, and one step.
 
     gates [layers, T, B, gates·H]: their inputs' share, then squashed. hidden, cells [layers, places, B, H];
-    squashed [layers, steps, B, H]: tanh of the cells. interfaces [T, B, X]: squashed. rows [places, B, ·]: see
+    squashed [layers, steps, B, H]: tanh of the cells. interfaces [steps, B, X]: squashed. rows [places, B, ·]: see
     `layout.tape_parts`. orders [places, B, N]: the free lists. reads [places, B, R·W]. memory [B, N·W], link [B, N·N]:
     of the latest step. memories, links: the same before every `every`-th step. alive [T, B]: before a row's end;
     fresh [T, B]: rows that start afresh, from zeros, never past their end.
@@ -82,15 +82,14 @@ class Tape(NamedTuple):
 class Carried(NamedTuple):
     """Gradients of the state after a step, turned into those of the state before it.
 
-    hidden, cells [layers, B, H]; memory [B, N·W]; link [B, N·N]; state [B, ·]: usage, write_weights, precedence,
-    read_weights; reads [B, R·W].
+    hidden, cells [layers, B, H]; memory: a `MemoryState` of flat rows, whose weightings lie in `weightings` [B, ·]
+    until the first step: usage, write_weights, precedence, read_weights; reads [B, R·W].
     """
 
     hidden: Array
     cells: Array
-    memory: Array
-    link: Array
-    state: Array
+    memory: Any
+    weightings: Array
     reads: Array
 
 

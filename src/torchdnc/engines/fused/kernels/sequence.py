@@ -17,43 +17,56 @@ from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
 from torchdnc.engines.fused.kernels.options import EXACT, INLINED
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
 from torchdnc.engines.fused.kernels.simd import flush_denormals, restore_denormals
+from torchdnc.engines.fused.kernels.states import hand_out, hand_out_gradient, take_in, take_in_gradient
 from torchdnc.engines.fused.kernels.team import in_parallel, part, take, wait
 from torchdnc.engines.fused.kernels.vectors import add, clear, copy
 
 
-def forward(team, sizes, weights, tape, scratch, features):
-    """Fills the tape and the features [T, B, layers·H + R·W]."""
-    in_parallel(team, _forward, (team, sizes, weights, tape, scratch, features))
+def forward(team, sizes, weights, start, end, tape, scratch, features):
+    """Fills the tape, the state after the last step and the features [T, B, layers·H + R·W]."""
+    in_parallel(team, _forward, (team, sizes, weights, start, end, tape, scratch, features))
 
 
-def backward(team, sizes, weights, tape, scratch, d_features, carried, found):
-    """Turns the carried gradients into those of the state before the first step, and leaves those found."""
-    in_parallel(team, _backward, (team, sizes, weights, tape, scratch, d_features, carried, found))
+def backward(team, sizes, weights, tape, scratch, d_features, d_end, carried, found):
+    """Turns the gradients of the state after the last step into those of the state before the first."""
+    in_parallel(team, _backward, (team, sizes, weights, tape, scratch, d_features, d_end, carried, found))
 
 
 @njit(**EXACT)
-def _forward(thread, threads, team, sizes, weights, tape, scratch, features):
+def _forward(thread, threads, team, sizes, weights, start, end, tape, scratch, features):
+    N, W, R = sizes.N, sizes.W, sizes.R
     mine = take(thread, threads, sizes.B, team)
     flushed = flush_denormals()
+    if mine.piece == 0:
+        for b in range(mine.first, mine.last):
+            _begin(b, sizes, start, tape)
+    wait(mine)
     for t in range(sizes.T):
         before, now = (t, t + 1) if sizes.keep else (t % 2, (t + 1) % 2)
         if sizes.keep and t % sizes.every == 0 and mine.piece == 0:
             for b in range(mine.first, mine.last):
-                copy(tape.memories[t // sizes.every, b], tape.memory[b], sizes.N * sizes.W)
-                copy(tape.links[t // sizes.every, b], tape.link[b], sizes.N * sizes.N)
+                copy(tape.memories[t // sizes.every, b], tape.memory[b], N * W)
+                copy(tape.links[t // sizes.every, b], tape.link[b], N * N)
         _control(mine, t, before, now, sizes, weights, tape, scratch, features)
         for b in range(mine.first, mine.last):
             _remember(mine, b, t, before, now, sizes, tape, scratch)
             if mine.piece == 0:
-                copy(features[t, b, sizes.layers * sizes.H :], tape.reads[now, b], sizes.R * sizes.W)
+                copy(features[t, b, sizes.layers * sizes.H :], tape.reads[now, b], R * W)
         wait(mine)
+    if mine.piece == 0:
+        for b in range(mine.first, mine.last):
+            hand_out(end, tape.rows[sizes.T if sizes.keep else sizes.T % 2, b], b, N, R)
     restore_denormals(flushed)
 
 
 @njit(**EXACT)
-def _backward(thread, threads, team, sizes, weights, tape, scratch, d_features, carried, found):
+def _backward(thread, threads, team, sizes, weights, tape, scratch, d_features, d_end, carried, found):
+    N, W, R = sizes.N, sizes.W, sizes.R
     mine = take(thread, threads, sizes.B, team)
     flushed = flush_denormals()
+    if mine.piece == 0:
+        for b in range(mine.first, mine.last):
+            take_in_gradient(carried.weightings[b], carried.memory, d_end, b, N, W, R)
     for t in range(sizes.T - 1, -1, -1):
         k = t % sizes.every
         for b in range(mine.first, mine.last):
@@ -64,7 +77,19 @@ def _backward(thread, threads, team, sizes, weights, tape, scratch, d_features, 
         wait(mine)
         _control_backward(mine, t, sizes, weights, tape, scratch, carried, found)
         wait(mine)
+    if mine.piece == 0:
+        for b in range(mine.first, mine.last):
+            hand_out_gradient(carried.memory, carried.weightings[b], b, N, R)
     restore_denormals(flushed)
+
+
+@njit(**INLINED)
+def _begin(b, sizes, start, tape):
+    """What a row starts from; the controller's state and the words read are on the tape already."""
+    N, W, R = sizes.N, sizes.W, sizes.R
+    take_in(tape.rows[0, b], tape.orders[0, b], start, b, N, W, R)
+    copy(tape.memory[b], start.memory[b], N * W)
+    copy(tape.link[b], start.link[b], N * N)
 
 
 @njit(**INLINED)
@@ -86,7 +111,20 @@ def _remember(mine, b, t, before, now, sizes, tape, scratch):
         prev = scratch.nothing
     if tape.alive[t, b]:
         step_row(
-            mine, prev, row, order, tape.interfaces[t, b], memory, memory, link, link, reads, scratch.work, N, W, R
+            mine,
+            prev,
+            row,
+            order,
+            tape.interfaces[t if sizes.keep else 0, b],
+            memory,
+            memory,
+            link,
+            link,
+            reads,
+            scratch.work,
+            N,
+            W,
+            R,
         )
 
 
@@ -118,10 +156,11 @@ def _control(mine, t, before, now, sizes, weights, tape, scratch, features):
             copy(features[t, b, layer * H + first :], tape.hidden[layer, now, b, first:], last - first)
         wait(mine)
     first, last = part(mine, width)
+    interfaces = tape.interfaces[t if sizes.keep else 0]
     for b in range(mine.first, mine.last):
-        copy(tape.interfaces[t, b, first:], weights.interface_bias[first:], last - first)
+        copy(interfaces[b, first:], weights.interface_bias[first:], last - first)
     add_product(
-        tape.interfaces[t, mine.first, first:], width, features[t, mine.first], features.shape[2],
+        interfaces[mine.first, first:], width, features[t, mine.first], features.shape[2],
         weights.interface[first * wide :], wide, rows, wide, last - first,
     )  # fmt: skip
     wait(mine)
@@ -182,13 +221,13 @@ def _remember_backward(mine, b, t, k, sizes, tape, scratch, d_features, carried,
     first, link = _link_before(b, t, k, sizes, tape, scratch)
     step_row_backward(
         mine, prev, tape.rows[t + 1, b], tape.orders[t + 1, b], tape.interfaces[t, b], found.interfaces[t, b],
-        memory_prev, scratch.memories[k + 1, b], link, tape.rows, tape.alive, b, first, t, carried.memory[b],
-        carried.link[b], carried.state[b], carried.reads[b], scratch.work, N, W, R, sizes.through_writes,
+        memory_prev, scratch.memories[k + 1, b], link, tape.rows, tape.alive, b, first, t, carried.memory.memory[b],
+        carried.memory.link[b], carried.weightings[b], carried.reads[b], scratch.work, N, W, R, sizes.through_writes,
     )  # fmt: skip
     if tape.fresh[t, b] and mine.piece == 0:
-        clear(carried.memory[b], N * W)
-        clear(carried.link[b], N * N)
-        clear(carried.state[b], carried.state.shape[1])
+        clear(carried.memory.memory[b], N * W)
+        clear(carried.memory.link[b], N * N)
+        clear(carried.weightings[b], carried.weightings.shape[1])
 
 
 @njit(**INLINED)

@@ -1,0 +1,53 @@
+"""A row's state, and its gradient, in and out of a step or a sequence.
+
+States are `MemoryState`s of arrays [B, ·], every row flat.
+"""
+
+from numba import njit
+
+from torchdnc.engines.fused.kernels.layout import tape_parts
+from torchdnc.engines.fused.kernels.options import EXACT
+from torchdnc.engines.fused.kernels.vectors import copy, length
+
+
+@njit(**EXACT)
+def take_in(row, order, state, b, N, W, R):
+    """The tape's row and free list of a state; its content weightings are known to the step that made it only."""
+    usage, write_weights, precedence, lengths, _, read_weights, _ = tape_parts(row, N, R)
+    copy(usage, state.usage[b], N)
+    copy(write_weights, state.write_weights[b], N)
+    copy(precedence, state.precedence[b], N)
+    copy(read_weights, state.read_weights[b], R * N)
+    for i in range(N):
+        lengths[i] = length(state.memory[b, i * W :], W)
+        order[i] = i
+
+
+@njit(**EXACT)
+def hand_out(state, row, b, N, R):
+    """The state's weightings, from the tape's row."""
+    usage, write_weights, precedence, _, _, read_weights, _ = tape_parts(row, N, R)
+    copy(state.usage[b], usage, N)
+    copy(state.write_weights[b], write_weights, N)
+    copy(state.precedence[b], precedence, N)
+    copy(state.read_weights[b], read_weights, R * N)
+
+
+@njit(**EXACT)
+def take_in_gradient(weightings, d_before, d_after, b, N, W, R):
+    """The gradient of the state after, where that of the state before is to be: the weightings in one row."""
+    copy(d_before.memory[b], d_after.memory[b], N * W)
+    copy(d_before.link[b], d_after.link[b], N * N)
+    copy(weightings, d_after.usage[b], N)
+    copy(weightings[N:], d_after.write_weights[b], N)
+    copy(weightings[2 * N :], d_after.precedence[b], N)
+    copy(weightings[3 * N :], d_after.read_weights[b], R * N)
+
+
+@njit(**EXACT)
+def hand_out_gradient(d_before, weightings, b, N, R):
+    """The gradient of the weightings of the state before."""
+    copy(d_before.usage[b], weightings, N)
+    copy(d_before.write_weights[b], weightings[N:], N)
+    copy(d_before.precedence[b], weightings[2 * N :], N)
+    copy(d_before.read_weights[b], weightings[3 * N :], R * N)
