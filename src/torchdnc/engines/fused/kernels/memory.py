@@ -9,6 +9,8 @@ from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
 from torchdnc.engines.fused.kernels.options import EXACT, INLINED
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
 from torchdnc.engines.fused.kernels.simd import (
+    count_before,
+    first_lanes,
     fma,
     lanes,
     like,
@@ -29,33 +31,47 @@ BLOCK = 4
 
 
 @njit(**EXACT)
-def sort_free_list(order, usage):
-    """order := slots by ascending usage, ties to the lowest slot; cheap if it was nearly so before.
+def sort_free_list(order, usage, N):
+    """order := slots by ascending usage, ties to the lowest slot.
 
-    Slots are inserted into a list of every gap-th, for ever smaller gaps (Shell 1959); no two of them are equal, as
-    ties go by slot.
+    A slot's place is the number of slots before it. To count them for every slot takes N² comparisons, a vector of them
+    at a time and none that has to be guessed: less than the links take, and than a sort does, up to thousands of slots.
     """
-    N = order.shape[0]
-    gap = _first_gap(order, usage)
-    while gap > 0:
-        for i in range(gap, N):
-            slot = order[i]
-            value = usage[slot]
-            j = i - gap
-            while j >= 0 and (usage[order[j]] > value or (usage[order[j]] == value and order[j] > slot)):
-                order[j + gap] = order[j]
-                j -= gap
-            order[j + gap] = slot
-        gap = 0 if gap == 1 else max(1, gap * 4 // 9)
+    for i in range(N):
+        order[i] = -1
+    for i in range(0, N, BLOCK):
+        for q, place in enumerate(_four_places(usage, i, N)):
+            if i + q < N:
+                order[int(place)] = i + q
+    for i in range(N):
+        if order[i] < 0:
+            # Something is not a number, which is neither before nor behind another: any order will do.
+            for j in range(N):
+                order[j] = j
+            return
 
 
 @njit(**EXACT)
-def _first_gap(order, usage):
-    """One where few neighbours are out of order, as from one step to the next."""
-    N, wrong = order.shape[0], 0
-    for i in range(1, N):
-        wrong += usage[order[i - 1]] > usage[order[i]]
-    return 1 if wrong <= 4 else max(1, N * 4 // 9)
+def _four_places(usage, i, N):
+    """How many slots come before each of slots i to i + 3: those of less usage, and lower ones of as much."""
+    u0, u1 = spread(usage[i]), spread(usage[min(i + 1, N - 1)])
+    u2, u3 = spread(usage[min(i + 2, N - 1)]), spread(usage[min(i + 3, N - 1)])
+    c0 = c1 = c2 = c3 = like(usage, 0)
+    L = lanes(usage)
+    own = i - i % L
+    # What all lanes have in common is left to the compiler to simplify, outside the vector that these slots are in.
+    for j in range(0, own, L):
+        x = load(usage, j, L)
+        c0, c1 = count_before(c0, x, u0, L), count_before(c1, x, u1, L)
+        c2, c3 = count_before(c2, x, u2, L), count_before(c3, x, u3, L)
+    x, lower = first_lanes(load(usage, own, N - own), like(usage, math.inf), N - own), i - own
+    c0, c1 = count_before(c0, x, u0, lower), count_before(c1, x, u1, lower + 1)
+    c2, c3 = count_before(c2, x, u2, lower + 2), count_before(c3, x, u3, lower + 3)
+    for j in range(own + L, N, L):
+        x = first_lanes(load(usage, j, N - j), like(usage, math.inf), N - j)
+        c0, c1 = count_before(c0, x, u0, 0), count_before(c1, x, u1, 0)
+        c2, c3 = count_before(c2, x, u2, 0), count_before(c3, x, u3, 0)
+    return sum_lanes_of_four(c0, c1, c2, c3)
 
 
 @njit(**EXACT)
@@ -217,7 +233,7 @@ def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, r
         squash(xi, W, R)
         count_usage(usage, usage_prev, write_weights_prev, read_weights_prev, free_gates, N, R)
         look_up(write_content, memory_prev, lengths_prev, write_key, write_strength, N, W, write_strength.shape[0])
-        sort_free_list(order, usage)
+        sort_free_list(order, usage, N)
         choose_write(write_weights, write_content, usage, order, alloc_gate[0], write_gate[0], N)
         precede(precedence, precedence_prev, write_weights, N)
         write(memory, memory_prev, lengths, write_weights, erase, vector, 0, N, W)

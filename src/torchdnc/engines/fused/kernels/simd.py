@@ -13,6 +13,7 @@ in registers and the same numbers give the same bits.
     higher(x, y), lower(x, y)    the larger, the smaller; x where x is not a number
     sum_lanes(x), max_lanes(x)   over the lanes
     sum_lanes_of_four(a, b, c, d)
+    count_before(c, x, y, n)     c + 1 where x ≤ y in the first n lanes, where x < y in the others; c elsewhere
     spread(s), like(a, s)        the number s in every lane; of the type of the array or vector a
     without_lane(x, k)           x with 0 in lane k, if there is such a lane
 
@@ -170,6 +171,21 @@ def lower(typing: Any, x: Any, y: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", *values), values[1], values[0])
 
     return x(x, x), generate
+
+
+@intrinsic
+def count_before(typing: Any, count: Any, x: Any, y: Any, n: Any) -> Any:
+    """count + 1 in lanes where x < y, and of the first n also where x = y; count in the others."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        more = builder.fadd(values[0], ir.Constant(values[0].type, [1.0] * count.lanes))
+        equal = builder.and_(
+            builder.fcmp_ordered("==", *values[1:3]), _compare_lanes(builder, "<", values[3], count.lanes)
+        )
+        before = builder.or_(builder.fcmp_ordered("<", *values[1:3]), equal)
+        return builder.select(before, more, values[0])
+
+    return count(count, count, count, types.intp), generate
 
 
 @intrinsic
