@@ -6,7 +6,7 @@ from numba import njit
 
 from torchdnc.engines.fused.kernels.interface import squash
 from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
-from torchdnc.engines.fused.kernels.options import EXACT, INLINED
+from torchdnc.engines.fused.kernels.options import BODY, EXACT, INLINED
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
 from torchdnc.engines.fused.kernels.simd import (
     count_before,
@@ -97,17 +97,25 @@ def choose_write(weights, content, usage, order, alloc_gate, write_gate, N):
         used_before *= usage[slot]
 
 
+@njit(**BODY)
+def _write_at(at, n, memory, memory_prev, weight, erase, vector, k, square):
+    old = load(memory_prev, at, n)
+    new = fma(weight, load(vector, k, n) - load(erase, k, n) * old, old)
+    store(memory, at, new, n)
+    return fma(new, new, square)
+
+
 @njit(**EXACT)
 def write(memory, memory_prev, lengths, weights, erase, vector, first, last, W):
     """M := M_{t−1} ∘ (1 − w eᵀ) + w vᵀ, which may be done in place, and the lengths, of slots `first` up to `last`."""
+    L = lanes(memory)
+    whole = W - W % L
     for i in range(first, last):
         weight, square = spread(weights[i]), like(memory, 0)
-        for k in range(0, W, lanes(memory)):
-            n = W - k
-            old = load(memory_prev, i * W + k, n)
-            new = fma(weight, load(vector, k, n) - load(erase, k, n) * old, old)
-            store(memory, i * W + k, new, n)
-            square = fma(new, new, square)
+        for k in range(0, whole, L):
+            square = _write_at(i * W + k, L, memory, memory_prev, weight, erase, vector, k, square)
+        if whole < W:
+            square = _write_at(i * W + whole, W - whole, memory, memory_prev, weight, erase, vector, whole, square)
         lengths[i] = math.sqrt(sum_lanes(square) + memory.dtype.type(COSINE_EPSILON))
 
 
@@ -130,46 +138,55 @@ def look_up(content, memory, lengths, keys, strengths, N, W, R):
         softmax(content[r * N :], N)
 
 
+@njit(**BODY)
+def _link_at(j, n, row, row_prev, i, weight, keep, weights, precedence_prev):
+    stays = (keep - load(weights, j, n)) * load(row_prev, j, n)
+    store(row, j, without_lane(fma(weight, load(precedence_prev, j, n), stays), i - j), n)
+
+
 @njit(**EXACT)
 def link_row(row, row_prev, i, weights, precedence_prev, N):
     """row := the i-th of L = (1 − w[i] − w[j]) L_{t−1} + w[i] p[j], with no link to itself; may be done in place."""
-    weight, keep = spread(weights[i]), spread(weights.dtype.type(1) - weights[i])
-    for j in range(0, N, lanes(row)):
-        n = N - j
+    weight, keep, L = spread(weights[i]), spread(weights.dtype.type(1) - weights[i]), lanes(row)
+    whole = N - N % L
+    for j in range(0, whole, L):
         prefetch(row_prev, BLOCK * N + j)
-        stays = (keep - load(weights, j, n)) * load(row_prev, j, n)
-        store(row, j, without_lane(fma(weight, load(precedence_prev, j, n), stays), i - j), n)
+        _link_at(j, L, row, row_prev, i, weight, keep, weights, precedence_prev)
+    if whole < N:
+        _link_at(whole, N - whole, row, row_prev, i, weight, keep, weights, precedence_prev)
+
+
+@njit(**BODY)
+def _follow_at(j, n, rows, row1, row2, row3, heads, back, at, weights, sums):
+    """A vector of what `follow` does of a head."""
+    (w0, w1, w2, w3), (sum0, sum1, sum2, sum3), head = weights, sums, load(heads, at + j, n)
+    x0, x1 = load(rows, j, n), load(rows, row1 + j, n)
+    x2, x3 = load(rows, row2 + j, n), load(rows, row3 + j, n)
+    store(back, at + j, fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, load(back, at + j, n))))), n)
+    return fma(x0, head, sum0), fma(x1, head, sum1), fma(x2, head, sum2), fma(x3, head, sum3)
 
 
 @njit(**EXACT)
 def follow(rows, first, count, heads, ahead, back, N, R):
     """Of `count` ≤ 4 rows L[i] from i = `first` on: ahead[i] := L[i] · w and back += w[i] L[i], for
     every head w. Four rows at a time share what is loaded; a missing one is the last once more, with weight 0."""
-    zero, L = rows.dtype.type(0), lanes(rows)
+    zero, L, none = rows.dtype.type(0), lanes(rows), like(rows, 0)
     q1, q2, q3 = min(1, count - 1), min(2, count - 1), min(3, count - 1)
-    row1, row2, row3 = q1 * N, q2 * N, q3 * N
+    row1, row2, row3, whole = q1 * N, q2 * N, q3 * N, N - N % L
     for r in range(R):
-        o = r * N + first
-        w0 = spread(heads[o])
-        w1, w2, w3 = (
+        at, o = r * N, r * N + first
+        weights = (
+            spread(heads[o]),
             spread(heads[o + q1] if count > 1 else zero),
             spread(heads[o + q2] if count > 2 else zero),
             spread(heads[o + q3] if count > 3 else zero),
         )
-        sum0 = sum1 = sum2 = sum3 = like(rows, 0)
-        for j in range(0, N, L):
-            n = N - j
-            head = load(heads, r * N + j, n)
-            x0, x1, x2, x3 = (
-                load(rows, j, n),
-                load(rows, row1 + j, n),
-                load(rows, row2 + j, n),
-                load(rows, row3 + j, n),
-            )
-            sum0, sum1, sum2, sum3 = fma(x0, head, sum0), fma(x1, head, sum1), fma(x2, head, sum2), fma(x3, head, sum3)
-            both = fma(w3, x3, fma(w2, x2, fma(w1, x1, fma(w0, x0, load(back, r * N + j, n)))))
-            store(back, r * N + j, both, n)
-        ahead[o], ahead[o + q1], ahead[o + q2], ahead[o + q3] = sum_lanes_of_four(sum0, sum1, sum2, sum3)
+        sums = (none, none, none, none)
+        for j in range(0, whole, L):
+            sums = _follow_at(j, L, rows, row1, row2, row3, heads, back, at, weights, sums)
+        if whole < N:
+            sums = _follow_at(whole, N - whole, rows, row1, row2, row3, heads, back, at, weights, sums)
+        ahead[o], ahead[o + q1], ahead[o + q2], ahead[o + q3] = sum_lanes_of_four(sums[0], sums[1], sums[2], sums[3])
 
 
 @njit(**INLINED)

@@ -5,7 +5,7 @@ from numba import njit
 from torchdnc.engines.fused.kernels.interface import unsquash
 from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
 from torchdnc.engines.fused.kernels.memory import BLOCK, compare, follow, link_row
-from torchdnc.engines.fused.kernels.options import EXACT, INLINED
+from torchdnc.engines.fused.kernels.options import BODY, EXACT, INLINED
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
 from torchdnc.engines.fused.kernels.simd import (
     first_lanes,
@@ -54,6 +54,26 @@ def look_up_backward(d_scores, dots, memory, lengths, keys, strengths, d_keys, d
     add_product_back(d_keys, W, d_scores, N, memory, W, R, N, W)
 
 
+@njit(**BODY)
+def _slot_at(
+    k, n, i, memory_prev, memory, d_memory, weight, less, erase, vector, write_key, heads, d_reads, scales, keys,
+    d_erase, d_vector, d_weight, along_key, N, W, R,
+):  # fmt: skip
+    """A vector of `slot_backward`."""
+    at, one = i * W + k, like(memory, 1)
+    old = load(memory_prev, at, n)
+    grad = fma(less, load(memory, at, n), load(d_memory, at, n))
+    for r in range(R):
+        grad = fma(spread(heads[r * N + i]), load(d_reads, r * W + k, n), grad)
+        grad = fma(spread(scales[r * N + i]), load(keys, r * W + k, n), grad)
+    erased = load(erase, k, n)
+    written = grad * weight
+    store(d_erase, k, load(d_erase, k, n) - written * old, n)
+    store(d_vector, k, load(d_vector, k, n) + written, n)
+    store(d_memory, at, grad * (one - weight * erased), n)
+    return fma(grad, load(vector, k, n) - erased * old, d_weight), fma(old, load(write_key, k, n), along_key)
+
+
 @njit(**EXACT)
 def slot_backward(
     i, memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, scales, keys, shrink, d_erase,
@@ -65,23 +85,19 @@ def slot_backward(
     d_memory: of M_t from later steps on entry, of M_{t−1} but for the write key on return.
     Returns vectors whose lanes sum to d w[i] and to M_{t−1}[i]·k^w, which the write key's gradient needs.
     """
-    one = like(memory, 1)
-    weight, less = spread(weights[i]), spread(shrink[i])
+    weight, less, L = spread(weights[i]), spread(shrink[i]), lanes(memory)
     d_weight = along_key = like(memory, 0)
-    for k in range(0, W, lanes(memory)):
-        at, n = i * W + k, W - k
-        old = load(memory_prev, at, n)
-        grad = fma(less, load(memory, at, n), load(d_memory, at, n))
-        for r in range(R):
-            grad = fma(spread(heads[r * N + i]), load(d_reads, r * W + k, n), grad)
-            grad = fma(spread(scales[r * N + i]), load(keys, r * W + k, n), grad)
-        erased = load(erase, k, n)
-        d_weight = fma(grad, load(vector, k, n) - erased * old, d_weight)
-        along_key = fma(old, load(write_key, k, n), along_key)
-        written = grad * weight
-        store(d_erase, k, load(d_erase, k, n) - written * old, n)
-        store(d_vector, k, load(d_vector, k, n) + written, n)
-        store(d_memory, at, grad * (one - weight * erased), n)
+    whole = W - W % L
+    for k in range(0, whole, L):
+        d_weight, along_key = _slot_at(
+            k, L, i, memory_prev, memory, d_memory, weight, less, erase, vector, write_key, heads, d_reads, scales,
+            keys, d_erase, d_vector, d_weight, along_key, N, W, R,
+        )  # fmt: skip
+    if whole < W:
+        d_weight, along_key = _slot_at(
+            whole, W - whole, i, memory_prev, memory, d_memory, weight, less, erase, vector, write_key, heads, d_reads,
+            scales, keys, d_erase, d_vector, d_weight, along_key, N, W, R,
+        )  # fmt: skip
     return d_weight, along_key
 
 
@@ -100,6 +116,27 @@ def slots_backward(
         write_dots[i] = sum_lanes(along_key)
 
 
+@njit(**BODY)
+def _past_links_at(j, n, past, link, i, i1, i2, i3, rows, alive, b, first, last, N):
+    """A vector of each of the four rows."""
+    x0, x1 = load(link, i * N + j, n), load(link, i1 * N + j, n)
+    x2, x3 = load(link, i2 * N + j, n), load(link, i3 * N + j, n)
+    for t in range(first, last):
+        if alive[t, b]:
+            row = rows[t + 1, b]
+            stays, precedence = like(past, 1) - load(row, N + j, n), load(rows[t, b], 2 * N + j, n)
+            # (1 − w[i] − w[j]) L + w[i] p, as (1 − w[j]) L + w[i] (p − L)
+            x0 = fma(spread(row[N + i]), precedence - x0, stays * x0)
+            x1 = fma(spread(row[N + i1]), precedence - x1, stays * x1)
+            x2 = fma(spread(row[N + i2]), precedence - x2, stays * x2)
+            x3 = fma(spread(row[N + i3]), precedence - x3, stays * x3)
+    # Nothing on the diagonal; what was there in between has met nothing else.
+    store(past, j, without_lane(x0, i - j), n)
+    store(past, N + j, without_lane(x1, i1 - j), n)
+    store(past, 2 * N + j, without_lane(x2, i2 - j), n)
+    store(past, 3 * N + j, without_lane(x3, i3 - j), n)
+
+
 @njit(**EXACT)
 def past_link_rows(past, link, i, count, rows, alive, b, first, last, N):
     """past := `count` ≤ 4 rows, from the i-th on, of what the link matrix was before step `last`.
@@ -108,32 +145,17 @@ def past_link_rows(past, link, i, count, rows, alive, b, first, last, N):
     would take longer. rows, alive: as on the tape; b: the row of the batch.
     """
     i1, i2, i3 = i + min(1, count - 1), i + min(2, count - 1), i + min(3, count - 1)
-    for j in range(0, N, lanes(past)):
-        n = N - j
-        x0, x1, x2, x3 = (
-            load(link, i * N + j, n),
-            load(link, i1 * N + j, n),
-            load(link, i2 * N + j, n),
-            load(link, i3 * N + j, n),
-        )
+    L = lanes(past)
+    whole = N - N % L
+    for j in range(0, whole, L):
         for q in range(BLOCK):
             prefetch(link, (i + BLOCK + q) * N + j)
-        for t in range(first, last):
-            if alive[t, b]:
-                row = rows[t + 1, b]
-                stays, precedence = like(past, 1) - load(row, N + j, n), load(rows[t, b], 2 * N + j, n)
-                # (1 − w[i] − w[j]) L + w[i] p, as (1 − w[j]) L + w[i] (p − L), and nothing on the diagonal
-                x0 = without_lane(fma(spread(row[N + i]), precedence - x0, stays * x0), i - j)
-                x1 = without_lane(fma(spread(row[N + i1]), precedence - x1, stays * x1), i1 - j)
-                x2 = without_lane(fma(spread(row[N + i2]), precedence - x2, stays * x2), i2 - j)
-                x3 = without_lane(fma(spread(row[N + i3]), precedence - x3, stays * x3), i3 - j)
-        store(past, j, x0, n)
-        store(past, N + j, x1, n)
-        store(past, 2 * N + j, x2, n)
-        store(past, 3 * N + j, x3, n)
+        _past_links_at(j, L, past, link, i, i1, i2, i3, rows, alive, b, first, last, N)
+    if whole < N:
+        _past_links_at(whole, N - whole, past, link, i, i1, i2, i3, rows, alive, b, first, last, N)
 
 
-@njit(**EXACT)
+@njit(**BODY)
 def link_backward(grad, old, j, n, d_link, at, weight, keep, weights, precedence_prev, acc, d_weight, d_precedence):
     """A vector of d L[i, j] through the link update, to be added to d w[i] (acc), d w[j] and d p_{t−1}[j]."""
     lost = grad * old
@@ -166,43 +188,59 @@ def link_row_backward(
     d_weights[i] += sum_lanes(acc)
 
 
+@njit(**BODY)
+def _four_links_at(
+    j, n, d_link, past, i, weights, own, precedence_prev, heads, d_heads, factors, d_weights, d_precedence_prev, acc, N,
+    R,
+):  # fmt: skip
+    """A vector of each of the four rows; own: w and 1 − w of the rows, in every lane."""
+    at0, at1, at2, at3 = i * N, (i + 1) * N, (i + 2) * N, (i + 3) * N
+    (w0, w1, w2, w3), (k0, k1, k2, k3) = own
+    a0, a1, a2, a3 = acc
+    g0, g1 = load(d_link, at0 + j, n), load(d_link, at1 + j, n)
+    g2, g3 = load(d_link, at2 + j, n), load(d_link, at3 + j, n)
+    for r in range(R):
+        f, head, d_head = 8 * r, load(heads, r * N + j, n), load(d_heads, r * N + j, n)
+        g0 = fma(spread(factors[f]), head, fma(spread(factors[f + 1]), d_head, g0))
+        g1 = fma(spread(factors[f + 2]), head, fma(spread(factors[f + 3]), d_head, g1))
+        g2 = fma(spread(factors[f + 4]), head, fma(spread(factors[f + 5]), d_head, g2))
+        g3 = fma(spread(factors[f + 6]), head, fma(spread(factors[f + 7]), d_head, g3))
+    g0, g1 = without_lane(g0, i - j), without_lane(g1, i + 1 - j)
+    g2, g3 = without_lane(g2, i + 2 - j), without_lane(g3, i + 3 - j)
+    x0, x1 = load(past, j, n), load(past, N + j, n)
+    x2, x3 = load(past, 2 * N + j, n), load(past, 3 * N + j, n)
+    d_w, d_p = load(d_weights, j, n), load(d_precedence_prev, j, n)
+    a0, d_w, d_p = link_backward(g0, x0, j, n, d_link, at0, w0, k0, weights, precedence_prev, a0, d_w, d_p)
+    a1, d_w, d_p = link_backward(g1, x1, j, n, d_link, at1, w1, k1, weights, precedence_prev, a1, d_w, d_p)
+    a2, d_w, d_p = link_backward(g2, x2, j, n, d_link, at2, w2, k2, weights, precedence_prev, a2, d_w, d_p)
+    a3, d_w, d_p = link_backward(g3, x3, j, n, d_link, at3, w3, k3, weights, precedence_prev, a3, d_w, d_p)
+    store(d_weights, j, d_w, n)
+    store(d_precedence_prev, j, d_p, n)
+    return a0, a1, a2, a3
+
+
 @njit(**EXACT)
 def four_link_rows_backward(
     d_link, past, i, weights, precedence_prev, heads, d_heads, factors, d_weights, d_precedence_prev, N, R
 ):
     """`link_row_backward` of rows i to i + 3, which share what is loaded."""
-    one, at0, at1, at2, at3 = weights.dtype.type(1), i * N, (i + 1) * N, (i + 2) * N, (i + 3) * N
+    one, none, L = like(d_link, 1), like(d_link, 0), lanes(d_link)
     w0, w1, w2, w3 = spread(weights[i]), spread(weights[i + 1]), spread(weights[i + 2]), spread(weights[i + 3])
-    k0, k1, k2, k3 = spread(one) - w0, spread(one) - w1, spread(one) - w2, spread(one) - w3
-    a0 = a1 = a2 = a3 = like(d_link, 0)
-    for j in range(0, N, lanes(d_link)):
-        n = N - j
-        g0, g1 = load(d_link, at0 + j, n), load(d_link, at1 + j, n)
-        g2, g3 = load(d_link, at2 + j, n), load(d_link, at3 + j, n)
+    own = ((w0, w1, w2, w3), (one - w0, one - w1, one - w2, one - w3))
+    acc, whole = (none, none, none, none), N - N % L
+    for j in range(0, whole, L):
         for q in range(BLOCK):
             prefetch(d_link, (i + BLOCK + q) * N + j)
-        for r in range(R):
-            f, head, d_head = 8 * r, load(heads, r * N + j, n), load(d_heads, r * N + j, n)
-            g0 = fma(spread(factors[f]), head, fma(spread(factors[f + 1]), d_head, g0))
-            g1 = fma(spread(factors[f + 2]), head, fma(spread(factors[f + 3]), d_head, g1))
-            g2 = fma(spread(factors[f + 4]), head, fma(spread(factors[f + 5]), d_head, g2))
-            g3 = fma(spread(factors[f + 6]), head, fma(spread(factors[f + 7]), d_head, g3))
-        g0, g1 = without_lane(g0, i - j), without_lane(g1, i + 1 - j)
-        g2, g3 = without_lane(g2, i + 2 - j), without_lane(g3, i + 3 - j)
-        x0, x1, x2, x3 = (
-            load(past, j, n),
-            load(past, N + j, n),
-            load(past, 2 * N + j, n),
-            load(past, 3 * N + j, n),
-        )
-        d_w, d_p = load(d_weights, j, n), load(d_precedence_prev, j, n)
-        a0, d_w, d_p = link_backward(g0, x0, j, n, d_link, at0, w0, k0, weights, precedence_prev, a0, d_w, d_p)
-        a1, d_w, d_p = link_backward(g1, x1, j, n, d_link, at1, w1, k1, weights, precedence_prev, a1, d_w, d_p)
-        a2, d_w, d_p = link_backward(g2, x2, j, n, d_link, at2, w2, k2, weights, precedence_prev, a2, d_w, d_p)
-        a3, d_w, d_p = link_backward(g3, x3, j, n, d_link, at3, w3, k3, weights, precedence_prev, a3, d_w, d_p)
-        store(d_weights, j, d_w, n)
-        store(d_precedence_prev, j, d_p, n)
-    for q, each in enumerate(sum_lanes_of_four(a0, a1, a2, a3)):
+        acc = _four_links_at(
+            j, L, d_link, past, i, weights, own, precedence_prev, heads, d_heads, factors, d_weights,
+            d_precedence_prev, acc, N, R,
+        )  # fmt: skip
+    if whole < N:
+        acc = _four_links_at(
+            whole, N - whole, d_link, past, i, weights, own, precedence_prev, heads, d_heads, factors, d_weights,
+            d_precedence_prev, acc, N, R,
+        )  # fmt: skip
+    for q, each in enumerate(sum_lanes_of_four(acc[0], acc[1], acc[2], acc[3])):
         d_weights[i + q] += each
 
 

@@ -8,3 +8,6 @@ the time of a small step."""
 
 INLINED: Final[dict[str, Any]] = EXACT | {"inline": "always"}
 """For functions called in one place: numba would generate code for each, and once more for whatever calls it."""
+
+BODY: Final[dict[str, Any]] = EXACT | {"forceinline": True}
+"""For bodies of loops: called for whole vectors, whose masks then fold away, and once more for what is left."""
