@@ -14,6 +14,7 @@ from torch.nn.utils.rnn import pack_padded_sequence
 from tests.engines.nudges import Nudges
 from tests.engines.pairs import Case, asymmetric_state, everything, leaf_state, model, run, worst
 from torchdnc import DNC, DNCState, MemoryOptions
+from torchdnc.engines.fused import compiled, sequence
 
 CASES = {
     "plain": Case(),
@@ -135,6 +136,24 @@ def test_without_gradients_nothing_changes() -> None:
     assert torch.equal(outputs, again)
     assert torch.equal(state.memory.link, end.memory.link)
     assert torch.equal(state.controller.cell[0], end.controller.cell[0])
+
+
+def test_without_gradients_there_is_no_tape(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = []
+
+    def watched(name: str, team: Any, sizes: Any, *others: Any) -> None:
+        kept.append(sizes.keep)
+        compiled.run(name, team, sizes, *others)
+
+    monkeypatch.setattr(sequence, "run", watched)
+    case = Case()
+    made = model(case, "fused")
+    inputs = torch.randn(case.T, case.B, case.I, dtype=torch.float64)
+    made(inputs)
+    with torch.no_grad():
+        made(inputs)
+    made.requires_grad_(False)(inputs)
+    assert kept == [True, False, False]
 
 
 def test_two_live_graphs_and_a_second_backward() -> None:

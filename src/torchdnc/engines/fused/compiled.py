@@ -19,7 +19,7 @@ import torch
 from torchdnc.engines.fused.kernels.arrays import Team
 
 # Below so many numbers that a call goes through, waking a thread takes longer than its share.
-WORTH_SHARING: Final = 300_000
+WORTH_SHARING: Final = 50_000
 
 _HOME: Final = os.getpid()
 

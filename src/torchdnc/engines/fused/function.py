@@ -35,8 +35,9 @@ class FusedSequence(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, inputs: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
-        keep = any(ctx.needs_input_grad)
         start, parameters = _grouped(call, leaves)
+        # In here gradients are off, and `needs_input_grad` says nothing of whether they were on outside.
+        keep = call.sizes.keep and any(ctx.needs_input_grad)
         sizes = call.sizes._replace(keep=keep)
         features, end, tape = forward(call.team, sizes, parameters, start, inputs, call.alive, call.fresh)
         if keep:

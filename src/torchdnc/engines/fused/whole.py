@@ -122,6 +122,6 @@ def _sizes(network: Any, inputs: Tensor, state: DNCState) -> Sizes:
         recurrent=isinstance(state.controller, LSTMState),
         bound=math.inf if bound is None else bound,
         through_writes=network.options.usage_gradient,
-        keep=True,
+        keep=torch.is_grad_enabled(),
         every=max(1, math.isqrt(T)),
     )
