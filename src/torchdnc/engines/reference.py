@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Protocol
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from torchdnc.engines.unroll import unroll
 from torchdnc.ops import access, split_interface
-from torchdnc.types import DNCState, MemoryOptions
+from torchdnc.types import DNCState, HeadWords, MemoryOptions, MemoryState
 
 
 class Network(Protocol):
@@ -32,10 +31,6 @@ def autocasts(device: torch.device) -> bool:
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
-def _without_autocast(device: torch.device) -> AbstractContextManager[Any]:
-    return torch.autocast(device.type, enabled=False) if autocasts(device) else nullcontext()
-
-
 def step(network: Network, step_input: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
     """One step: χ = [x; r_{t−1}], h = controller(χ), ξ = W_ξ h, then the memory.
 
@@ -52,11 +47,17 @@ def step(network: Network, step_input: Tensor, state: DNCState) -> tuple[Tensor,
     chi = torch.cat([step_input, state.read_words.flatten(-2)], -1)
     hidden, controller = network.controller(chi, state.controller)
     xi = network.interface(hidden)
-    with _without_autocast(xi.device):
-        interface = split_interface(xi.to(state.read_words.dtype), network.word_size, network.read_heads)
-        read_words, memory = access(interface, state.memory, network.options)
+    if autocasts(xi.device):
+        with torch.autocast(xi.device.type, enabled=False):
+            read_words, memory = _memory_step(network, xi.to(state.read_words.dtype), state.memory)
+    else:
+        read_words, memory = _memory_step(network, xi, state.memory)
     features = torch.cat([hidden, read_words.flatten(-2)], -1)
     return features, DNCState(controller, memory, read_words)
+
+
+def _memory_step(network: Network, xi: Tensor, memory_state: MemoryState) -> tuple[HeadWords, MemoryState]:
+    return access(split_interface(xi, network.word_size, network.read_heads), memory_state, network.options)
 
 
 def run(

@@ -102,6 +102,11 @@ class _Layers(nn.Module):
         return f"hidden_size={self.hidden_size}, num_layers={self.num_layers}"
 
 
+def _joined(layers: list[Tensor]) -> Tensor:
+    """[B, L·H]; of one layer that layer, not a copy."""
+    return layers[0] if len(layers) == 1 else torch.cat(layers, -1)
+
+
 class LSTMController(_Layers):
     """The paper's deep LSTM: the input enters every layer, and every layer's output is a feature.
 
@@ -140,7 +145,7 @@ class LSTMController(_Layers):
             h = torch.sigmoid(emit) * torch.tanh(s)
             hidden.append(clip_gradient(h, self.activation_gradient_clip))
             cell.append(s)
-        return torch.cat(hidden, -1), LSTMState(tuple(hidden), tuple(cell))
+        return _joined(hidden), LSTMState(tuple(hidden), tuple(cell))
 
 
 class FeedforwardController(_Layers):
@@ -164,7 +169,7 @@ class FeedforwardController(_Layers):
         for layer in self.layers:
             h = torch.tanh(layer(torch.cat([input, *hidden[-1:]], -1))).to(input.dtype)
             hidden.append(clip_gradient(h, self.activation_gradient_clip))
-        return torch.cat(hidden, -1), ()
+        return _joined(hidden), ()
 
 
 CONTROLLERS = {"lstm": LSTMController, "feedforward": FeedforwardController}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 
 from torchdnc.types import HeadScalars, HeadWeights, Weights
 
@@ -55,6 +56,6 @@ def allocation_weights(usage: Weights) -> Weights:
     Source: Graves et al. 2016, Methods, "Dynamic memory allocation".
     """
     ascending, free_list = torch.sort(usage, dim=-1, stable=True)
-    used_before = torch.cumprod(ascending, -1)[..., :-1]
-    used_before = torch.cat([torch.ones_like(ascending[..., :1]), used_before], -1)
+    # Moved up by one place: before the first slot of the free list there is nothing, of product 1.
+    used_before = F.pad(torch.cumprod(ascending, -1), (1, -1), value=1.0)
     return torch.zeros_like(usage).scatter(-1, free_list, (1 - ascending) * used_before)

@@ -14,7 +14,7 @@ COSINE_EPSILON = 1e-6
 
 def _length(vectors: Tensor) -> Tensor:
     """sqrt(|v|² + ε) along the last dimension."""
-    return (vectors.square().sum(-1) + COSINE_EPSILON).sqrt()
+    return ((vectors * vectors).sum(-1) + COSINE_EPSILON).sqrt()
 
 
 def content_weights(memory: Memory, keys: Tensor, strengths: Tensor) -> Tensor:

@@ -47,8 +47,10 @@ def split_interface(interface: Tensor, word_size: int, read_heads: int) -> Inter
             f"interface must have {interface_size(W, R)} features (W·R + 3W + 5R + 3 with W={W}, R={R}), "
             f"got {interface.shape[-1]}"
         )
-    sizes = [R * W, R, W, 1, W, W, R, 1, 1, 3 * R]
-    keys, strengths, write_key, write_strength, erase, vector, free, alloc, write, modes = interface.split(sizes, -1)
+    # The two gates of one number each are cut and squashed as a pair.
+    sizes = [R * W, R, W, 1, W, W, R, 2, 3 * R]
+    keys, strengths, write_key, write_strength, erase, vector, free, pair, modes = interface.split_with_sizes(sizes, -1)
+    alloc_gate, write_gate = torch.sigmoid(pair).unbind(-1)
     return Interface(
         read_keys=keys.unflatten(-1, (R, W)),
         read_strengths=oneplus(strengths),
@@ -57,7 +59,7 @@ def split_interface(interface: Tensor, word_size: int, read_heads: int) -> Inter
         erase=torch.sigmoid(erase),
         write_vector=vector,
         free_gates=torch.sigmoid(free),
-        alloc_gate=torch.sigmoid(alloc).squeeze(-1),
-        write_gate=torch.sigmoid(write).squeeze(-1),
+        alloc_gate=alloc_gate,
+        write_gate=write_gate,
         read_modes=torch.softmax(modes.unflatten(-1, (R, 3)), -1),
     )

@@ -34,8 +34,10 @@ def link(link_prev: Link, precedence_prev: Weights, write_weights: Weights) -> L
     Source: Graves et al. 2016, Methods, "Temporal memory linkage".
     """
     after, before = write_weights.unsqueeze(-1), write_weights.unsqueeze(-2)
-    linked = torch.addcmul(link_prev * (1 - after - before), after, precedence_prev.unsqueeze(-2))
-    return linked * (1 - torch.eye(linked.shape[-1], dtype=linked.dtype, device=linked.device))
+    # w[j] is negated while it is a vector: subtracted, its gradient would be negated as a matrix.
+    linked = torch.addcmul(link_prev * (1 - after + -before), after, precedence_prev.unsqueeze(-2))
+    linked.diagonal(dim1=-2, dim2=-1).zero_()
+    return linked
 
 
 def directional_weights(link: Link, read_weights_prev: HeadWeights) -> tuple[HeadWeights, HeadWeights]:

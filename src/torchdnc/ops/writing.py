@@ -19,9 +19,7 @@ def write_weights(content: Weights, allocation: Weights, alloc_gate: Scalars, wr
         [B, N], of sum at most 1.
     Source: Graves et al. 2016, Methods, "Write weighting".
     """
-    fresh = (write_gate * alloc_gate).unsqueeze(-1)
-    found = (write_gate * (1 - alloc_gate)).unsqueeze(-1)
-    return fresh * allocation + found * content
+    return write_gate.unsqueeze(-1) * torch.lerp(content, allocation, alloc_gate.unsqueeze(-1))
 
 
 def erase_and_write(memory_prev: Memory, write_weights: Weights, erase: Word, write_vector: Word) -> Memory:
