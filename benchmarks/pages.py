@@ -24,6 +24,8 @@ Written by `python benchmarks/pages.py` from `results/*.json`, each of which the
 A seed is "solved" when its validation score reached the recipe's goal; scores are on test sequences, which no
 run was chosen by. A seed "failed" when its loss was no longer a number.
 """
+SOAK = """## Both engines on calls drawn at random
+"""
 SPEED = """## Speed
 
 Of the fused engine, on one machine; on another, `torchdnc bench` says what it is there.
@@ -47,17 +49,20 @@ def publish(name: str, record: dict[str, Any]) -> None:
 
 def write() -> None:
     """Writes the page."""
-    learned, measured = {}, {}
+    learned, measured, soaked = {}, {}, []
     for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text())
         if record.get("part") in PARTS:
             measured[record["part"]] = _speed(record)
+        elif "mismatches" in record:
+            soaked = [SOAK, *_soak(record)]
         elif "recipe" in record:
             learned[path.stem] = "\n".join(_learning(path.stem, record))
         else:
-            raise ValueError(f"{path} must be written by benchmarks/learning.py or torchdnc bench, and is by neither")
+            raise ValueError(f"{path} must be written by torchdnc bench or a script in benchmarks, and is by none")
     speed = [measured[part] for part in PARTS if part in measured]
-    write_atomically(PAGE, "\n".join([HEAD, *learned.values(), *([SPEED] if speed else []), *speed]).encode())
+    sections = [HEAD, *learned.values(), *soaked, *([SPEED] if speed else []), *speed]
+    write_atomically(PAGE, "\n".join(sections).encode())
 
 
 def _learning(name: str, record: dict[str, Any]) -> Iterator[str]:
@@ -71,7 +76,13 @@ def _learning(name: str, record: dict[str, Any]) -> Iterator[str]:
     for run in record["runs"]:
         yield _row(*_outcome(run), *(_value(run, *column) for column in columns))
     solved = sum(run["status"] == "solved" for run in record["runs"])
-    yield f"\nSolved: {solved} of {len(record['runs'])}.\n"
+    yield f"\nSolved: {solved} of {len(record['runs'])}{_in_seconds(record)}.\n"
+
+
+def _in_seconds(record: dict[str, Any]) -> str:
+    """How long the solved ones took, if the record tells."""
+    took = record.get("seconds_to_solve")
+    return f", in {took['least']:.1f} to {took['most']:.1f} s, median {took['median']:.1f} s" if took else ""
 
 
 def _columns(record: dict[str, Any]) -> list[tuple[str, str]]:
@@ -104,6 +115,17 @@ def _title(test: str, score: str) -> str:
 def _value(run: dict[str, Any], test: str, score: str) -> str:
     value = run["tests"].get(test, {}).get(score)
     return NONE if value is None else f"{value * SCORES.get(score, ('', 100))[1]:.4g}"
+
+
+def _soak(record: dict[str, Any]) -> Iterator[str]:
+    """What benchmarks/soak.py found."""
+    torch, allowed = record["versions"]["torch"], record["allowed"]
+    yield f"`{record['command']}`, commit {record['commit']}; {record['machine']}, torch {torch}.\n"
+    yield f"{record['cases']} calls of sizes, options, states and weights drawn at random, on the fused engine and on the"
+    yield f"reference, in {record['seconds'] / 60:.0f} minutes: {len(record['mismatches'])} mismatches. Outputs, final"
+    yield f"states and all gradients are compared; allowed is an error of {allowed['float64']:g} in float64 and in float32"
+    yield f"of {allowed['float32']}.\n"
+    yield from (f"- mismatch: `python benchmarks/soak.py --case {found['case']}`" for found in record["mismatches"])
 
 
 def _speed(record: dict[str, Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -136,10 +137,32 @@ MEMORY = {"engine": "reference", "T": 9, "megabytes": 6.0, "kept": 1.0, "peak": 
 VERSIONS = {"torch": "2", "numba": "1", "python": "3"}
 
 
+@pytest.mark.parametrize("mismatches", [[], [{"case": 7, "raised": "an error"}]])
+def test_a_soak_is_shown(learning: Any, tmp_path: Path, mismatches: list[Any]) -> None:
+    import pages
+
+    (tmp_path / "results").mkdir()
+    record = {"command": "python benchmarks/soak.py", "commit": "abc", "machine": "one", "versions": VERSIONS}
+    record |= {"cases": 20, "seconds": 120, "mismatches": mismatches, "allowed": {"float64": 1e-9, "float32": "more"}}
+    (tmp_path / "results" / "soak.json").write_text(json.dumps(record))
+    pages.write()
+    text = (tmp_path / "results.md").read_text()
+    assert f"in 2 minutes: {len(mismatches)} mismatches" in text
+    assert ("`python benchmarks/soak.py --case 7`" in text) == bool(mismatches)
+
+
+@pytest.mark.parametrize("engine", ["reference", "fused"])
+def test_a_study_names_its_engine(learning: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
+    study = learning.STUDIES["tiny"]
+    monkeypatch.setattr(learning, "STUDIES", {"tiny": dataclasses.replace(study, engine=engine)})
+    learning.run("tiny", "abc")
+    assert result(tmp_path)["environment"]["engine"] == engine
+
+
 def test_a_result_of_another_kind_is_told(learning: Any, tmp_path: Path) -> None:
     import pages
 
     (tmp_path / "results").mkdir()
     (tmp_path / "results" / "other.json").write_text("{}")
-    with pytest.raises(ValueError, match=r"other.json must be written by benchmarks/learning.py or torchdnc bench"):
+    with pytest.raises(ValueError, match=r"other.json must be written by torchdnc bench or a script in benchmarks"):
         pages.write()
