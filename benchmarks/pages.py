@@ -121,10 +121,10 @@ def _soak(record: dict[str, Any]) -> Iterator[str]:
     """What benchmarks/soak.py found."""
     torch, allowed = record["versions"]["torch"], record["allowed"]
     yield f"`{record['command']}`, commit {record['commit']}; {record['machine']}, torch {torch}.\n"
-    yield f"{record['cases']} calls of sizes, options, states and weights drawn at random, on the fused engine and on the"
-    yield f"reference, in {record['seconds'] / 60:.0f} minutes: {len(record['mismatches'])} mismatches. Outputs, final"
-    yield f"states and all gradients are compared; allowed is an error of {allowed['float64']:g} in float64 and in float32"
-    yield f"of {allowed['float32']}.\n"
+    yield f"{record['cases']} calls of sizes, options, states and weights drawn at random, on the fused engine and on"
+    yield f"the reference, in {record['seconds'] / 60:.0f} minutes: {len(record['mismatches'])} mismatches. Outputs,"
+    yield "final states and all gradients are compared; allowed is an error of"
+    yield f"{allowed['float64']:g} in float64 and in float32 of {allowed['float32']}.\n"
     yield from (f"- mismatch: `python benchmarks/soak.py --case {found['case']}`" for found in record["mismatches"])
 
 

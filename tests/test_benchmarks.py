@@ -142,7 +142,12 @@ def test_a_soak_is_shown(learning: Any, tmp_path: Path, mismatches: list[Any]) -
     import pages
 
     (tmp_path / "results").mkdir()
-    record = {"command": "python benchmarks/soak.py", "commit": "abc", "machine": "one", "versions": VERSIONS}
+    record: dict[str, Any] = {
+        "command": "python benchmarks/soak.py",
+        "commit": "abc",
+        "machine": "one",
+        "versions": VERSIONS,
+    }
     record |= {"cases": 20, "seconds": 120, "mismatches": mismatches, "allowed": {"float64": 1e-9, "float32": "more"}}
     (tmp_path / "results" / "soak.json").write_text(json.dumps(record))
     pages.write()

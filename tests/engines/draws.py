@@ -98,7 +98,7 @@ def draw(number: int) -> Draw:
         reset=way != "steps" and rng.random() < 0.3,
         way=way,
         layout=layout,
-        threads=rng.choice((1, 1, 2)),
+        threads=rng.choice((1, 2, 3)),
         shared=rng.random() < 0.5,
         dirty=rng.random() < 0.3,
         padding=rng.choice(POISONS),

@@ -42,7 +42,7 @@ needs_openmp = pytest.mark.skipif(not compiled._openmp(), reason="PyTorch has no
 def test_pieces_of_a_row_equal_the_reference(case: Case, threads: int) -> None:
     expected = run(case, "reference")
     torch.set_num_threads(threads)
-    assert compiled.team(1).threads == threads > case.B
+    assert compiled.team(1).threads == threads
     assert worst(run(case, "fused"), expected) < 1e-9
 
 
@@ -81,6 +81,8 @@ def test_a_forked_process_is_alone() -> None:
     child = os.fork()
     if child == 0:
         alone = compiled.team(10**9).threads == 1
+        # PyTorch's own operations would wait for OpenMP's threads for ever; a DataLoader's worker sets this too.
+        torch.set_num_threads(1)
         os._exit(0 if alone and worst(run(WIDE, "fused"), expected) < 1e-9 else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 

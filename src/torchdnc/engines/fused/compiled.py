@@ -64,10 +64,10 @@ def kernel(name: str) -> Callable[..., None]:
     import numba
 
     from torchdnc.engines.fused.kernels import sequence, steps
-    from torchdnc.engines.fused.kernels.options import EXACT
+    from torchdnc.engines.fused.kernels.options import ENTRY
 
     function = (vars(sequence) | vars(steps))[name]
-    made = numba.njit(**EXACT)(_renamed(function, f"{name}_{_version()}"))
+    made = numba.njit(**ENTRY)(_renamed(function, f"{name}_{_version()}"))
     # Where neither the package nor the user's own cache can be written, every process compiles for itself.
     with suppress(RuntimeError):
         made.enable_caching()

@@ -2,9 +2,12 @@
 
 from typing import Any, Final
 
-EXACT: Final[dict[str, Any]] = {"error_model": "numpy", "nogil": True, "_nrt": False}
-"""As written, in the order as written. Nothing is allocated, so that nothing counts references, which took a third of
-the time of a small step."""
+ENTRY: Final[dict[str, Any]] = {"error_model": "numpy", "nogil": True, "_nrt": False, "no_cfunc_wrapper": True}
+"""As written, in the order as written, to be called from Python. Nothing is allocated, so that nothing counts
+references, which took a third of the time of a small step."""
+
+EXACT: Final[dict[str, Any]] = ENTRY | {"no_cpython_wrapper": True}
+"""The same, to be called from compiled code only."""
 
 INLINED: Final[dict[str, Any]] = EXACT | {"inline": "always"}
 """For functions called in one place: numba would generate code for each, and once more for whatever calls it."""
