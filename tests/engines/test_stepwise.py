@@ -19,6 +19,8 @@ from tests.engines.pairs import Case, asymmetric_state, everything, leaf_state, 
 from tests.engines.poison import dirty_memory
 from torchdnc import DNC, MemoryOptions
 from torchdnc.nn import LSTMController
+from torchdnc.ops import access, interface_size, split_interface
+from torchdnc.types import MemoryState
 
 DOUBLE = torch.float64
 
@@ -347,3 +349,27 @@ def test_threads_share_the_batch_and_change_nothing(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(compiled, "WORTH_SHARING", 0)
     shared = run("own controller", case, "fused")
     assert all(torch.equal(*pair) for pair in zip(alone, shared, strict=True))
+
+
+@pytest.mark.parametrize("options", [MemoryOptions(), MemoryOptions(usage_gradient=False)], ids=["paper", "stopped"])
+@pytest.mark.parametrize(("N", "W", "R"), [(1, 1, 1), (7, 3, 2), (35, 17, 3)])
+def test_compiled_gradients_are_the_derived_ones(N: int, W: int, R: int, options: MemoryOptions) -> None:
+    """One access: the kernels against the same derivation in plain PyTorch, apart from autograd."""
+    from torchdnc.engines.fused import derivation, stepwise
+
+    made = pairs.model(Case(N=N, W=W, R=R), "fused")
+    before = asymmetric_state(made, 3).memory
+    raw = torch.randn(3, interface_size(W, R), dtype=DOUBLE, requires_grad=True)
+    found = stepwise.FusedAccess.apply(stepwise.Call(W, R, options, True), raw, *before)
+    d_words, *d_leaves = seeds = [torch.randn_like(each) for each in found]
+    d_raw, *d_before = torch.autograd.grad(found, [raw, *before], seeds)
+
+    interface = split_interface(raw, W, R)
+    words, after = access(interface, before, options)
+    torch.testing.assert_close(found, (words, *after), rtol=1e-12, atol=1e-12)
+    d_interface, expected = derivation.access_backward(
+        interface, before, after, d_words, MemoryState(*d_leaves), options
+    )
+    torch.testing.assert_close(tuple(d_before), tuple(expected), rtol=1e-11, atol=1e-11)
+    (expected_raw,) = torch.autograd.grad(tuple(interface), raw, tuple(d_interface))
+    torch.testing.assert_close(d_raw, expected_raw, rtol=1e-11, atol=1e-11)
