@@ -13,6 +13,7 @@ either of two reasons only:
 - The reference's own error is such that more than the ceiling would be allowed: the sequence is cut in halves. A single
   step of that kind is rough: it must keep to the multiple, and not to the ceiling.
 
+Two calls whose graphs are alive at once must answer as each does alone, to the last bit, where they miss it together.
 Anything else is a mismatch, and so is, for whatever reason, NaN where the reference has a number.
 """
 
@@ -71,10 +72,6 @@ class Findings:
         if own > 0:
             self.multiples.append(error / own)
 
-    def found(self) -> int:
-        """How often a sequence was not simply equal."""
-        return len(self.mismatches) + sum(self.counts[reason] for reason in ("cut", "undecided", "rough"))
-
 
 def judge(drawn: Draw, findings: Findings) -> None:
     """Runs a draw on both engines."""
@@ -116,8 +113,7 @@ class _Judge:
     def compare(self, drawn: Draw, called: list[Call], first: int = 0) -> None:
         """The calls, the first step of which is the `first` of the draw, on both engines."""
         expected = answers(drawn, self.exact, [call.to(torch.float64) for call in called], whole)
-        with dirty_memory() if drawn.dirty else contextlib.nullcontext():
-            got = answers(drawn, self.fused, [call.to(self.dtype, drawn.padding) for call in called], as_drawn(drawn))
+        got = self._answered(drawn, called)
         part = _Part(drawn, called, first, expected, got)
         plain = expected
         if self.dtype == torch.float32:
@@ -139,6 +135,11 @@ class _Judge:
             self._apart(part, own)
         else:
             self._cut(part, own)
+
+    def _answered(self, drawn: Draw, called: list[Call]) -> Answers:
+        """What the fused engine gives."""
+        with dirty_memory() if drawn.dirty else contextlib.nullcontext():
+            return answers(drawn, self.fused, [call.to(self.dtype, drawn.padding) for call in called], as_drawn(drawn))
 
     def _is_rough(self, own: float) -> bool:
         """Whether the reference's own error is too large for a comparison."""
@@ -163,12 +164,14 @@ class _Judge:
             return answers(drawn, made, moved, whole)
 
     def _apart(self, part: _Part, own: float) -> None:
-        """Two calls that disagree together must give a reason each alone."""
-        before = self.findings.found()
-        for call in part.called:
-            self.compare(replace(part.drawn, way="whole"), [call])
-        if self.findings.found() == before:
-            self._mismatch(part, own)
+        """Two calls that disagree together: each alone must answer as it did beside the other, and is judged alone."""
+        for index, call in enumerate(part.called):
+            alone = replace(part.drawn, way="whole")
+            got = self._answered(alone, [call])
+            beside = {name: part.got[f"{name} of call {index}" if index else name] for name in got}
+            if error(beside, got) > 0:
+                self._mismatch(part, own)
+            self.compare(alone, [call])
 
     def _cut(self, part: _Part, own: float) -> None:
         """A sequence that disagrees, in parts, if there is a reason to cut it."""
