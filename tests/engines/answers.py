@@ -52,6 +52,8 @@ def _gradients(drawn: Draw, made: DNC, call: Call, results: list[Tensor]) -> Ans
     by_name = {f"gradient of {name}": each for name, each in found}
     if call.state is None:
         return by_name
+    # In float32 a product of two large gradients would be infinite.
+    of_start = pytree.tree_map(Tensor.double, of_start)
     return by_name | (_numberless if drawn.symmetric_start else _named)("gradient of start", of_start)
 
 

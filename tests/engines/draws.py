@@ -16,8 +16,8 @@ from torch.utils import _pytree as pytree
 from tests.engines.pairs import Case, asymmetric_state, leaf_state
 from torchdnc import DNC, DNCState, MemoryOptions
 
-MOST = {"T": 40, "B": 6, "I": 20, "H": 40, "N": 130, "W": 70, "R": 5, "layers": 3}
-"""The largest sizes."""
+MOST = {"T": 40, "B": 17, "I": 20, "H": 40, "N": 130, "W": 70, "R": 5, "layers": 3}
+"""The largest sizes; products go in blocks of four rows, of which there have to be several."""
 SCALES = (1.0, 1.0, 0.25, 4.0, 10.0, 40.0)
 STARTS = ("random", "random", "random", "none", "zero", "one-hot", "tied", "saturated", "full")
 """random: no two numbers alike; none: no state is given; tied: every slot as much in use and as attended to as any;

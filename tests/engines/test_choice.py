@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Any
 
+import numba
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from tests.engines.pairs import Case, model, worst
 from torchdnc.engines import reference, select
@@ -136,6 +144,119 @@ def test_a_forked_process_computes_the_same() -> None:
         if child == 0:
             os._exit(0 if torch.equal(made(inputs())[0], expected) else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_goes_back_through_a_graph_that_was_made_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchdnc.engines.fused import compiled
+
+    monkeypatch.setattr(compiled, "WORTH_SHARING", 0)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    outputs = model(CASE, "fused")(inputs())[0]
+    child = os.fork()
+    if child == 0:
+        torch.set_num_threads(1)
+        outputs.sum().backward()
+        os._exit(0)
+    torch.set_num_threads(threads)
+    assert ended_well(child)
+
+
+def ended_well(child: int) -> bool:
+    """Whether a process ends by itself, in ten seconds, and without an error."""
+    for _ in range(1000):
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status) == 0
+        time.sleep(0.01)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return False
+
+
+@pytest.mark.parametrize("name", [".nbi", ".nbc"])
+def test_a_damaged_cache_is_made_anew(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from torchdnc.engines.fused import compiled
+    from torchdnc.engines.fused.kernels import sequence
+
+    def double(numbers):
+        for i in range(len(numbers)):
+            numbers[i] *= 2
+
+    monkeypatch.setattr(sequence, "double", double, raising=False)
+    monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
+    for told in (False, True, False):
+        numbers = np.arange(3.0)
+        compiled.kernel.__wrapped__("double")(numbers)
+        assert numbers.tolist() == [0, 2, 4]
+        assert ("damaged" in capsys.readouterr().err) == told
+        for path in tmp_path.rglob(f"*{name}") if not told else ():
+            path.write_bytes(path.read_bytes()[:10])
+        if told:
+            assert all(path.stat().st_size > 10 for path in tmp_path.rglob(f"*{name}"))
+            break
+
+
+def test_a_full_disk_is_no_reason_to_fail(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from numba.core import caching
+
+    from torchdnc.engines.fused import compiled
+    from torchdnc.engines.fused.kernels import sequence
+
+    def double(numbers):
+        for i in range(len(numbers)):
+            numbers[i] *= 2
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sequence, "double", double, raising=False)
+    monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(caching.IndexDataCacheFile, "save", full)
+    numbers = np.arange(3.0)
+    compiled.kernel.__wrapped__("double")(numbers)
+    assert numbers.tolist() == [0, 2, 4]
+
+
+def test_what_keeps_numba_from_loading_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torchdnc.engines.fused import compiled
+
+    monkeypatch.setitem(sys.modules, "numba", None)
+    compiled.refusal.cache_clear()
+    try:
+        with pytest.raises(ValueError, match=r"numba cannot be loaded|numba is not installed"):
+            model(CASE, "fused")(inputs())
+        model(CASE, "auto")(inputs())
+    finally:
+        monkeypatch.undo()
+        compiled.refusal.cache_clear()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_watches_every_operation_sees_the_reference() -> None:
+    made = model(CASE, "auto").requires_grad_(False)
+    traced = torch.jit.trace(lambda x: made(x)[0], inputs(), check_trace=False)
+    other = torch.randn_like(inputs())
+    torch.testing.assert_close(traced(other), made(other)[0], rtol=0, atol=1e-9)
+    with FlopCounterMode(display=False) as counter:
+        made(other)
+    assert counter.get_total_flops() > 0
+    with FakeTensorMode(allow_non_fake_inputs=True), pytest.raises(ValueError, match=r"dispatch mode|plain tensors"):
+        model(CASE, "fused")(inputs())
+
+
+def test_gradients_that_are_marked_as_negative() -> None:
+    found = []
+    for engine in ("fused", "reference"):
+        x = inputs().requires_grad_()
+        outputs = model(CASE, engine)(x)[0]
+        outputs.backward(torch._neg_view(torch.ones_like(outputs)))
+        found.append(x.grad)
+    torch.testing.assert_close(*found, rtol=0, atol=1e-9)
 
 
 def test_a_step_runs_on_the_named_engine() -> None:

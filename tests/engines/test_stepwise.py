@@ -339,18 +339,6 @@ def test_hooks_are_called_at_every_step() -> None:
     assert seen == [(PLAIN.B, PLAIN.I + PLAIN.R * PLAIN.W)] * PLAIN.T
 
 
-def test_threads_share_the_batch_and_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    from torchdnc.engines.fused import compiled
-
-    if torch.get_num_threads() == 1:
-        pytest.skip("PyTorch has one thread here")
-    case = Case(T=4, B=5, N=9, R=2, masks=True)
-    alone = run("own controller", case, "fused")
-    monkeypatch.setattr(compiled, "WORTH_SHARING", 0)
-    shared = run("own controller", case, "fused")
-    assert all(torch.equal(*pair) for pair in zip(alone, shared, strict=True))
-
-
 @pytest.mark.parametrize("options", [MemoryOptions(), MemoryOptions(usage_gradient=False)], ids=["paper", "stopped"])
 @pytest.mark.parametrize(("N", "W", "R"), [(1, 1, 1), (7, 3, 2), (35, 17, 3)])
 def test_compiled_gradients_are_the_derived_ones(N: int, W: int, R: int, options: MemoryOptions) -> None:

@@ -9,8 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
-from tests.engines.pairs import Case, run, worst
+from tests.engines.pairs import Case, masks, model, run, worst
 from tests.engines.test_stepwise import run as run_stepwise
 from torchdnc.engines.fused import compiled
 
@@ -18,6 +19,8 @@ from torchdnc.engines.fused import compiled
 WIDE = Case(T=6, B=1, H=40, N=71, W=19, R=3, layers=2)
 CASES = {
     "one row": WIDE,
+    "two rows": Case(T=4, B=2, H=20, N=37, W=5, R=2),
+    "three rows with masks": Case(T=9, B=3, H=20, N=37, W=5, R=2, masks=True),
     "two rows with masks": Case(T=9, B=2, H=33, N=50, W=21, R=2, layers=2, masks=True),
     "feedforward": Case(T=7, B=1, H=35, N=66, W=17, R=2, layers=2, controller="feedforward"),
     "less than a piece each": Case(T=4, B=1, N=5, R=2),
@@ -47,6 +50,28 @@ def test_pieces_of_a_row_equal_the_reference(case: Case, threads: int) -> None:
 
 
 @needs_openmp
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_pieces_of_a_row_are_as_exact_as_the_reference(case: Case) -> None:
+    """In float32, against the reference in float64."""
+    exact = run(case, "reference")
+    own = worst(run(case, "reference", torch.float32), exact)
+    torch.set_num_threads(7)
+    assert worst(run(case, "fused", torch.float32), exact) < max(4 * own, 1e-5)
+
+
+@needs_openmp
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_pieces_of_a_row_without_a_tape(case: Case) -> None:
+    torch.set_num_threads(7)
+    made, inputs, call = model(case, "fused"), torch.randn(case.T, case.B, case.I, dtype=torch.float64), masks(case)
+    outputs, end = made(inputs, **call)
+    with torch.no_grad():
+        again, other = made(inputs, **call)
+    assert torch.equal(again, outputs)
+    assert all(map(torch.equal, pytree.tree_leaves(other), pytree.tree_leaves(end)))
+
+
+@needs_openmp
 @pytest.mark.parametrize("threads", [2, 3, 7])
 def test_pieces_of_a_row_with_a_controller_of_ones_own(threads: int) -> None:
     expected = run_stepwise("own controller", WIDE, "reference")
@@ -64,6 +89,13 @@ def test_rows_of_their_own_change_nothing(threads: int) -> None:
     together = run(case, "fused"), run_stepwise("own controller", case, "fused")
     for one, other in zip(alone, together, strict=True):
         assert all(torch.equal(*pair) for pair in zip(one, other, strict=True))
+
+
+def test_a_short_call_has_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.set_num_threads(2)
+    monkeypatch.setattr(compiled, "WORTH_SHARING", 10)
+    assert compiled.team(9).threads == 1
+    assert compiled.team(10).threads == (2 if compiled._openmp() else 1)
 
 
 def test_without_openmp_there_is_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,7 +56,7 @@ class Findings:
     """What came of the draws judged so far.
 
     errors: by dtype, the worst that was allowed. multiples: of the reference's own error, where that is more than none.
-    counts: "compared" sequences, those that were "cut", steps "undecided" and "rough".
+    counts: "steps" drawn, "compared" sequences, those that were "cut", steps "undecided" and "rough".
     """
 
     errors: dict[str, float] = field(default_factory=dict)
@@ -75,6 +75,7 @@ class Findings:
 
 def judge(drawn: Draw, findings: Findings) -> None:
     """Runs a draw on both engines."""
+    findings.counts["steps"] += drawn.case.T
     with _settings(drawn):
         _Judge(drawn, findings).compare(drawn, calls(drawn, model(drawn.case, "reference")))
 
@@ -89,6 +90,8 @@ def _settings(drawn: Draw) -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         compiled.WORTH_SHARING = worth  # type: ignore[misc]
+        if not torch.tensor([1e-40]).mul(1.0).item():
+            raise RuntimeError("the fused engine has left small numbers flushed to 0 behind it")
 
 
 class _Part(NamedTuple):

@@ -8,7 +8,7 @@ time of its matrix products alone (`products`):
     memory     (t(N, W) − p(W)) − (t(N, 1) − p(1))  + b N        slots' words, and what is done once for every slot
     link       c N²,    t(N, 1) − t(1, 1) = b N + c N², solved at N and N/2
 
-They sum to t(N, W). Where the engine runs a small step on fewer threads, waking the others counts as link.
+They sum to t(N, W).
 
 The machine's own limit is the time of the products alone plus that of moving the link's bytes (`links`).
 """

@@ -14,9 +14,8 @@ from torchdnc.bench.timing import Call, Rounds
 IN_PLACE = {"forward": 2, "gradient": 2}
 """How often a training step moves the links of a batch over themselves: their update, and that of their gradient, each
 read and written."""
-AROUND = {"replay": 2, "backward": 1}
-"""How often among √T links: replayed from a checkpoint, each read and the next written, then read by the backward
-pass."""
+AROUND = {"backward": 1}
+"""How often among √T links: a checkpoint is read, what followed it is made again in registers."""
 
 
 def moved(size: Size, passes: dict[str, int]) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from torchdnc.engines import reference
 from torchdnc.engines.fused import compiled
@@ -24,8 +25,12 @@ def refusal(network: Any, inputs: Tensor) -> str | None:
 
 def _tracing(inputs: Tensor) -> str | None:
     """What is watching the operations of this call, which compiled kernels hide from it."""
-    if torch.compiler.is_compiling():
-        return "torch.compile or torch.export is tracing it"
+    if torch.compiler.is_compiling() or torch._C._get_tracing_state() is not None:
+        return "torch.compile, torch.export or torch.jit is tracing it"
+    if type(inputs) not in (Tensor, torch.nn.Parameter):
+        return f"it knows plain tensors only, and the input is a {type(inputs).__name__}"
+    if _get_current_dispatch_mode() is not None:
+        return "a dispatch mode is active"
     if torch._C._are_functorch_transforms_active():
         return "a torch.func transform is active"
     if forward_ad._current_level >= 0:

@@ -24,9 +24,16 @@ WORTH_SHARING: Final = 50_000
 _HOME: Final = os.getpid()
 
 
+@functools.cache
 def refusal() -> str | None:
     """Why compiled kernels cannot run in this process; None if they can."""
-    return None if importlib.util.find_spec("numba") else "numba is not installed"
+    if not importlib.util.find_spec("numba"):
+        return "numba is not installed"
+    try:
+        import numba
+    except Exception as error:
+        return f"numba cannot be loaded: {error}"
+    return "NUMBA_DISABLE_JIT is set" if vars(numba.core.config)["DISABLE_JIT"] else None
 
 
 def team(work: int) -> Team:
@@ -47,7 +54,10 @@ def _openmp() -> tuple[int, ...]:
     """Addresses of the functions that `Team` names, in the library that PyTorch has loaded; none where it has not."""
     names = "GOMP_parallel", "GOMP_barrier", "omp_get_thread_num", "omp_get_num_threads"
     for path in (None, *map(str, sorted(Path(torch.__file__).parent.glob("lib/lib*omp*")))):
-        library = ctypes.CDLL(path)
+        try:
+            library = ctypes.CDLL(path)
+        except (OSError, TypeError):  # Windows has no library without a name
+            continue
         if all(hasattr(library, name) for name in names):
             return tuple(ctypes.cast(library[name], ctypes.c_void_p).value or 0 for name in names)
     return ()
@@ -71,9 +81,29 @@ def kernel(name: str) -> Callable[..., None]:
     # Where neither the package nor the user's own cache can be written, every process compiles for itself.
     with suppress(RuntimeError):
         made.enable_caching()
+        _forgive(made._cache)
     _announce(made, name)
     compiled: Callable[..., None] = made
     return compiled
+
+
+def _forgive(cache: Any) -> None:
+    """Has what cannot be read from the disk compiled again, and what cannot be written there, on a full one, left."""
+    load, save = cache.load_overload, cache.save_overload
+
+    def load_overload(signature: Any, context: Any) -> Any:
+        try:
+            return load(signature, context)
+        except Exception as error:
+            print(f"torchdnc: {cache.cache_path} is damaged ({error}) and is written anew", file=sys.stderr, flush=True)
+            cache.flush()
+            return None
+
+    def save_overload(signature: Any, data: Any) -> None:
+        with suppress(OSError):
+            save(signature, data)
+
+    cache.load_overload, cache.save_overload = load_overload, save_overload
 
 
 def _announce(made: Any, name: str) -> None:
@@ -93,8 +123,11 @@ def _announce(made: Any, name: str) -> None:
 
 @functools.cache
 def _version() -> str:
-    """A digest of all kernels: numba would keep a compiled kernel when only what it calls has changed."""
-    sources = sorted((Path(__file__).parent / "kernels").glob("*.py"))
+    """A digest of all kernels, and of the constant that they compile in: numba would keep a compiled kernel when only
+    what it calls has changed."""
+    from torchdnc.ops import content
+
+    sources = [*sorted((Path(__file__).parent / "kernels").glob("*.py")), Path(content.__file__)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 

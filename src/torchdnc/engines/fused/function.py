@@ -11,19 +11,20 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from torchdnc.engines.fused.kernels.arrays import Array, Sizes, Team
-from torchdnc.engines.fused.sequence import Parameters, backward, forward
+from torchdnc.engines.fused.compiled import team
+from torchdnc.engines.fused.kernels.arrays import Array, Sizes
+from torchdnc.engines.fused.sequence import Parameters, Wanted, backward, forward
 from torchdnc.types import DNCState, LSTMState, MemoryState
 
 
 class Call(NamedTuple):
     """What a call is besides its tensors.
 
-    team: threads that share it. alive, fresh: [T, B], see `kernels.arrays.Tape`. again: the same call on the reference,
-    as a function of inputs, state and parameters; None to refuse what needs it.
+    work: numbers that it goes through. alive, fresh: [T, B], see `kernels.arrays.Tape`. again: the same call on the
+    reference, as a function of inputs, state and parameters; None to refuse what needs it.
     """
 
-    team: Team
+    work: int
     sizes: Sizes
     alive: Array
     fresh: Array
@@ -39,7 +40,7 @@ class FusedSequence(torch.autograd.Function):
         # In here gradients are off, and `needs_input_grad` says nothing of whether they were on outside.
         keep = call.sizes.keep and any(ctx.needs_input_grad)
         sizes = call.sizes._replace(keep=keep)
-        features, end, tape = forward(call.team, sizes, parameters, start, inputs, call.alive, call.fresh)
+        features, end, tape = forward(team(call.work), sizes, parameters, start, inputs, call.alive, call.fresh)
         if keep:
             ctx.call, ctx.sizes, ctx.tape = call, sizes, tape
             ctx.save_for_backward(inputs, *leaves)
@@ -53,11 +54,13 @@ class FusedSequence(torch.autograd.Function):
             again = partial(_again, call, call.again) if call.again else None
             return through_reference(again, (inputs, *leaves), ctx.needs_input_grad, (d_features, *d_leaves))
         _, parameters = _grouped(call, leaves)
+        start = 2 + len(d_leaves)
+        wanted = Wanted(inputs=ctx.needs_input_grad[1], parameters=any(ctx.needs_input_grad[start:]))
         d_end, _ = state_of(call.sizes, d_leaves)
         with torch.autocast("cpu", enabled=False):
-            found = backward(call.team, ctx.sizes, parameters, inputs, ctx.tape, d_features, d_end)
-        weights, biases, *interface = found.parameters
-        return None, found.inputs, *leaves_of(found.start), *weights, *biases, *interface
+            found = backward(team(call.work), ctx.sizes, parameters, inputs, ctx.tape, d_features, d_end, wanted)
+        d_parameters = [None] * len(leaves[start - 2 :]) if found.parameters is None else _flat(found.parameters)
+        return None, found.inputs, *leaves_of(found.start), *d_parameters
 
 
 def leaves_of(state: DNCState) -> list[Tensor]:
@@ -78,6 +81,10 @@ def _grouped(call: Call, leaves: Sequence[Tensor]) -> tuple[DNCState, Parameters
     layers = call.sizes.layers
     weights, biases = tuple(parameters[:layers]), tuple(parameters[layers : 2 * layers])
     return state, Parameters(weights, biases, *parameters[2 * layers :])
+
+
+def _flat(parameters: Parameters) -> list[Tensor]:
+    return [*parameters.weights, *parameters.biases, parameters.interface, parameters.interface_bias]
 
 
 def _again(call: Call, again: Callable[..., Any], inputs: Tensor, *leaves: Tensor) -> Any:

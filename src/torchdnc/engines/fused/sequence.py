@@ -28,11 +28,18 @@ class Parameters(NamedTuple):
 
 
 class Gradients(NamedTuple):
-    """Gradients of the inputs, of the state before the first step, of the parameters."""
+    """Gradients of the inputs and of the parameters, None where nobody wants them, and of the first state."""
 
-    inputs: Tensor
+    inputs: Tensor | None
     start: DNCState
-    parameters: Parameters
+    parameters: Parameters | None
+
+
+class Wanted(NamedTuple):
+    """Whether gradients of the inputs, and of any parameter, are."""
+
+    inputs: bool
+    parameters: bool
 
 
 def forward(
@@ -46,7 +53,7 @@ def forward(
         inputs: [T, B, I].
         alive, fresh: [T, B], see `Tape`.
     """
-    end = _room_for(start.memory)
+    end = room_for(start.memory)
     tape = _tape(sizes, start, end, inputs, alive, fresh)
     flat = inputs.reshape(sizes.T * sizes.B, sizes.I)
     for gates, weight, bias in zip(tape.gates, parameters.weights, parameters.biases, strict=True):
@@ -61,10 +68,17 @@ def forward(
 
 
 def backward(
-    team: Team, sizes: Sizes, parameters: Parameters, inputs: Tensor, tape: Tape, d_features: Tensor, d_end: DNCState
+    team: Team,
+    sizes: Sizes,
+    parameters: Parameters,
+    inputs: Tensor,
+    tape: Tape,
+    d_features: Tensor,
+    d_end: DNCState,
+    wanted: Wanted,
 ) -> Gradients:
     """Gradients of a sequence, from those of its features and of its final state."""
-    d_start = _room_for(d_end.memory)
+    d_start = room_for(d_end.memory)
     carried = _carried(sizes, d_end, d_start)
     found = Found(*_rooms(inputs, tape.gates.shape, tape.interfaces.shape))
     scratch = _scratch(team, sizes, inputs, replay=True)
@@ -72,12 +86,14 @@ def backward(
         "backward", team, sizes, _weights(parameters), tape, scratch, array(d_features), flat_rows(d_end.memory),
         carried, found,
     )  # fmt: skip
-    return _collect(sizes, parameters, inputs, tape, found, _state(sizes, carried, d_start))
+    d_inputs = _of_inputs(sizes, parameters, found) if wanted.inputs else None
+    d_parameters = _of_parameters(sizes, inputs, tape, found) if wanted.parameters else None
+    return Gradients(d_inputs, _state(sizes, carried, d_start), d_parameters)
 
 
 def array(tensor: Tensor) -> Array:
     """The tensor's numbers, shared if they lie in order."""
-    numbers: Array = tensor.detach().contiguous().numpy()
+    numbers: Array = tensor.detach().resolve_neg().contiguous().numpy()
     return numbers
 
 
@@ -87,7 +103,7 @@ def flat_rows(memory: MemoryState) -> Any:
     return MemoryState(*rows)
 
 
-def _room_for(memory: MemoryState) -> MemoryState:
+def room_for(memory: MemoryState) -> MemoryState:
     """A state of the same sizes, which holds nothing yet."""
     return MemoryState(*(leaf.new_empty(leaf.shape) for leaf in memory))
 
@@ -139,7 +155,7 @@ def _tape(sizes: Sizes, start: DNCState, end: MemoryState, inputs: Tensor, alive
         squashed=squashed,
         interfaces=interfaces,
         rows=rows,
-        orders=np.empty((places, B, N), np.int32),
+        orders=np.empty((steps, B, N), np.int32),
         reads=reads,
         memory=array(end.memory).reshape(B, N * W),
         link=array(end.link).reshape(B, N * N),
@@ -156,7 +172,7 @@ def _scratch(team: Team, sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
     work, chi, hidden, nothing, zeros, memories = _rooms(
         like,
         (team.threads, work_size(N, R)),
-        (team.threads if team.threads > B else 1, B, columns),
+        (team.threads if team.threads > B and not replay else 1, B, columns),
         (B, sizes.layers * H),
         (tape_size(N, R),),
         (max(N * W, N * N, H),),
@@ -199,23 +215,26 @@ def _state(sizes: Sizes, carried: Carried, memory: MemoryState) -> DNCState:
     return DNCState(LSTMState(hidden, cells) if sizes.recurrent else (), memory, reads)
 
 
-def _collect(
-    sizes: Sizes, parameters: Parameters, inputs: Tensor, tape: Tape, found: Found, start: DNCState
-) -> Gradients:
-    """The gradients of inputs and parameters, each one matrix product over all steps."""
+def _of_inputs(sizes: Sizes, parameters: Parameters, found: Found) -> Tensor:
+    """The inputs' gradient: for each layer a product over all steps."""
+    d_inputs = torch.zeros(sizes.T * sizes.B, sizes.I, dtype=parameters.interface.dtype)
+    for d_gates, weight in zip(torch.from_numpy(found.gates), parameters.weights, strict=True):
+        d_inputs.addmm_(d_gates.flatten(0, 1), weight[:, : sizes.I])
+    return d_inputs.view(sizes.T, sizes.B, sizes.I)
+
+
+def _of_parameters(sizes: Sizes, inputs: Tensor, tape: Tape, found: Found) -> Parameters:
+    """The parameters' gradients: of each weight a product over all steps."""
     fresh = torch.from_numpy(tape.fresh).unsqueeze(-1)
     hidden = torch.from_numpy(tape.hidden)
     reads = torch.from_numpy(tape.reads)[:-1].masked_fill(fresh, 0)
-    d_gates, d_interfaces = torch.from_numpy(found.gates), torch.from_numpy(found.interfaces).flatten(0, 1)
-    d_inputs = inputs.new_zeros(sizes.T * sizes.B, sizes.I)
     weights, biases = [], []
-    for layer, weight in enumerate(parameters.weights):
-        d_gate = d_gates[layer].flatten(0, 1)
-        d_inputs.addmm_(d_gate, weight[:, : sizes.I])
+    for layer, gates in enumerate(torch.from_numpy(found.gates)):
         own = [hidden[layer][:-1].masked_fill(fresh, 0)] if sizes.recurrent else []
         below = [hidden[layer - 1][1:]] if layer else []
-        weights.append(d_gate.t() @ torch.cat([inputs, reads, *own, *below], -1).flatten(0, 1))
-        biases.append(d_gate.sum(0))
+        d_gates = gates.flatten(0, 1)
+        weights.append(d_gates.t() @ torch.cat([inputs, reads, *own, *below], -1).flatten(0, 1))
+        biases.append(d_gates.sum(0))
     above = torch.cat(tuple(hidden[:, 1:]), -1).flatten(0, 1)
-    gradients = Parameters(tuple(weights), tuple(biases), d_interfaces.t() @ above, d_interfaces.sum(0))
-    return Gradients(d_inputs.unflatten(0, (sizes.T, sizes.B)), start, gradients)
+    d_interfaces = torch.from_numpy(found.interfaces).flatten(0, 1)
+    return Parameters(tuple(weights), tuple(biases), d_interfaces.t() @ above, d_interfaces.sum(0))

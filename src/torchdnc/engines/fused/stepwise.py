@@ -15,7 +15,7 @@ from torchdnc.engines.fused.function import needs_reference, through_reference
 from torchdnc.engines.fused.kernels.arrays import Array, Team
 from torchdnc.engines.fused.kernels.layout import tape_size, work_size
 from torchdnc.engines.fused.kernels.steps import StepSizes, StepTape
-from torchdnc.engines.fused.sequence import array, flat_rows
+from torchdnc.engines.fused.sequence import array, flat_rows, room_for
 from torchdnc.engines.reference import Network
 from torchdnc.engines.unroll import unroll
 from torchdnc.ops import access, interface_size, split_interface
@@ -66,7 +66,7 @@ class FusedAccess(torch.autograd.Function):
     def forward(ctx: Any, call: Call, interface: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
         before = MemoryState(*leaves)
         sizes, team = _sizes(call, before), _team(before)
-        after = MemoryState(*(leaf.new_empty(leaf.shape) for leaf in before))
+        after = room_for(before)
         reads = interface.new_empty(len(interface), sizes.R, sizes.W)
         tape = _tape(sizes, interface)
         compiled.run(
@@ -74,22 +74,23 @@ class FusedAccess(torch.autograd.Function):
             StepTape(*map(array, tape)), _room(team, work_size(sizes.N, sizes.R), interface),
         )  # fmt: skip
         if any(ctx.needs_input_grad):
-            ctx.call, ctx.sizes, ctx.team = call, sizes, team
+            ctx.call, ctx.sizes = call, sizes
             ctx.save_for_backward(interface, *before, after.memory, *tape)
         return reads, *after
 
     @staticmethod
     def backward(ctx: Any, d_reads: Tensor, *d_leaves: Tensor) -> tuple[Tensor | None, ...]:
         interface, *others = ctx.saved_tensors
-        leaves, memory, tape = others[:6], others[6], others[7:]
+        fields = len(MemoryState._fields)
+        leaves, memory, tape = others[:fields], others[fields], others[fields + 1 :]
         if needs_reference(d_reads, *d_leaves):
             again = partial(_on_the_reference, ctx.call) if ctx.call.second_derivatives else None
             return through_reference(again, (interface, *leaves), ctx.needs_input_grad, (d_reads, *d_leaves))
         sizes: StepSizes = ctx.sizes
-        team: Team = ctx.team
         before = MemoryState(*leaves)
+        team = _team(before)
         d_interface = interface.new_empty(interface.shape)
-        d_before = MemoryState(*(leaf.new_empty(leaf.shape) for leaf in before))
+        d_before = room_for(before)
         compiled.run(
             "step_backward", team, sizes, StepTape(*map(array, tape)), flat_rows(before),
             array(memory.flatten(1)), NO_STEPS, flat_rows(MemoryState(*d_leaves)), array(d_reads.flatten(1)),

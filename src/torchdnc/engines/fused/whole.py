@@ -15,7 +15,6 @@ from torch.nn.functional import linear
 from torch.nn.modules.module import _has_any_global_hook
 
 from torchdnc.engines import reference
-from torchdnc.engines.fused.compiled import team
 from torchdnc.engines.fused.function import Call, FusedSequence, leaves_of, state_of
 from torchdnc.engines.fused.kernels.arrays import Sizes
 from torchdnc.engines.fused.sequence import Parameters
@@ -68,10 +67,11 @@ def run(
         inputs = inputs.masked_fill(~torch.from_numpy(alive).unsqueeze(-1), 0)
     layers, interface = network.controller.layers, network.interface
     again = partial(_on_the_reference, network, initial, lengths, reset) if second_derivatives else None
-    work = T * (state.memory.link.numel() + state.memory.memory.numel())
+    weights = [*(layer.weight for layer in layers), interface.weight]
+    work = T * (state.memory.link.numel() + state.memory.memory.numel() + B * sum(map(Tensor.numel, weights)))
     sizes = _sizes(network, inputs, state)
     features, *ends = FusedSequence.apply(
-        Call(team(work), sizes, alive, fresh, again),
+        Call(work, sizes, alive, fresh, again),
         inputs,
         *leaves_of(state),
         *(layer.weight for layer in layers),

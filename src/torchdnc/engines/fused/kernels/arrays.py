@@ -58,7 +58,7 @@ class Tape(NamedTuple):
 
     gates [layers, T, B, gates·H]: their inputs' share, then squashed. hidden, cells [layers, places, B, H];
     squashed [layers, steps, B, H]: tanh of the cells. interfaces [steps, B, X]: squashed. rows [places, B, ·]: see
-    `layout.tape_parts`. orders [places, B, N]: the free lists. reads [places, B, R·W]. memory [B, N·W], link [B, N·N]:
+    `layout.tape_parts`. orders [steps, B, N]: the free lists. reads [places, B, R·W]. memory [B, N·W], link [B, N·N]:
     of the latest step. memories, links: the same before every `every`-th step. alive [T, B]: before a row's end;
     fresh [T, B]: rows that start afresh, from zeros, never past their end.
     """

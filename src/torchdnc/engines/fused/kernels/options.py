@@ -10,7 +10,8 @@ EXACT: Final[dict[str, Any]] = ENTRY | {"no_cpython_wrapper": True}
 """The same, to be called from compiled code only."""
 
 INLINED: Final[dict[str, Any]] = EXACT | {"inline": "always"}
-"""For functions called in one place: numba would generate code for each, and once more for whatever calls it."""
+"""For functions of one or two lines, and for those called in one or two places: numba would generate code for each, and
+once more for whatever calls it."""
 
 BODY: Final[dict[str, Any]] = EXACT | {"forceinline": True}
 """For bodies of loops: called for whole vectors, whose masks then fold away, and once more for what is left."""

@@ -87,7 +87,7 @@ def _backward(thread, threads, team, sizes, weights, tape, scratch, d_features, 
 def _begin(b, sizes, start, tape):
     """What a row starts from; the controller's state and the words read are on the tape already."""
     N, W, R = sizes.N, sizes.W, sizes.R
-    take_in(tape.rows[0, b], tape.orders[0, b], start, b, N, W, R)
+    take_in(tape.rows[0, b], start, b, N, W, R)
     copy(tape.memory[b], start.memory[b], N * W)
     copy(tape.link[b], start.link[b], N * N)
 
@@ -95,12 +95,10 @@ def _begin(b, sizes, start, tape):
 @njit(**INLINED)
 def _remember(mine, b, t, before, now, sizes, tape, scratch):
     """One step of a row's memory."""
-    N, W, R = sizes.N, sizes.W, sizes.R
-    prev, row, order = tape.rows[before, b], tape.rows[now, b], tape.orders[now, b]
+    N, W, R, place = sizes.N, sizes.W, sizes.R, t if sizes.keep else 0
+    prev, row, order = tape.rows[before, b], tape.rows[now, b], tape.orders[place, b]
     memory, link, reads = tape.memory[b], tape.link[b], tape.reads[now, b]
     if mine.piece == 0:
-        for i in range(N):
-            order[i] = tape.orders[before, b, i]
         if not tape.alive[t, b]:
             copy(row, prev, row.shape[0])
             copy(reads, tape.reads[before, b], R * W)
@@ -111,21 +109,8 @@ def _remember(mine, b, t, before, now, sizes, tape, scratch):
         prev = scratch.nothing
     if tape.alive[t, b]:
         step_row(
-            mine,
-            prev,
-            row,
-            order,
-            tape.interfaces[t if sizes.keep else 0, b],
-            memory,
-            memory,
-            link,
-            link,
-            reads,
-            scratch.work,
-            N,
-            W,
-            R,
-        )
+            mine, prev, row, order, tape.interfaces[place, b], memory, memory, link, link, reads, scratch.work, N, W, R
+        )  # fmt: skip
 
 
 @njit(**INLINED)
@@ -220,7 +205,7 @@ def _remember_backward(mine, b, t, k, sizes, tape, scratch, d_features, carried,
         prev, memory_prev = scratch.nothing, scratch.zeros
     first, link = _link_before(b, t, k, sizes, tape, scratch)
     step_row_backward(
-        mine, prev, tape.rows[t + 1, b], tape.orders[t + 1, b], tape.interfaces[t, b], found.interfaces[t, b],
+        mine, prev, tape.rows[t + 1, b], tape.orders[t, b], tape.interfaces[t, b], found.interfaces[t, b],
         memory_prev, scratch.memories[k + 1, b], link, tape.rows, tape.alive, b, first, t, carried.memory.memory[b],
         carried.memory.link[b], carried.weightings[b], carried.reads[b], scratch.work, N, W, R, sizes.through_writes,
     )  # fmt: skip

@@ -15,6 +15,9 @@ in registers and the same numbers give the same bits.
     sum_lanes_of_four(a, b, c, d)
     count_before(c, x, y, n)     c + 1 where x ≤ y in the first n lanes, where x < y in the others; c elsewhere
     spread(s), like(a, s)        the number s in every lane; of the type of the array or vector a
+    first_lanes(x, y, n)         the first n lanes of x, then those of y
+    lanes(a)                     numbers in a vector, or in one of the array's type
+    two_to_the(x)                see there
     without_lane(x, k)           x with 0 in lane k, if there is such a lane
 
 so that a loop over `size` numbers is
@@ -81,6 +84,9 @@ def _spread(builder: Any, number: Any, count: int) -> Any:
 def _compare_lanes(builder: Any, how: str, number: Any, count: int) -> Any:
     """Per lane whether its index compares so with a number."""
     indices = ir.Constant(ir.VectorType(_INDEX, count), list(range(count)))
+    # Of a number too large for 32 bits all that counts is that it is beyond the lanes.
+    most = ir.Constant(number.type, count)
+    number = builder.select(builder.icmp_signed("<", number, most), number, most)
     return builder.icmp_signed(how, indices, _spread(builder, builder.trunc(number, _INDEX), count))
 
 

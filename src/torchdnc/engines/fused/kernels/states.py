@@ -11,8 +11,8 @@ from torchdnc.engines.fused.kernels.vectors import copy, length
 
 
 @njit(**EXACT)
-def take_in(row, order, state, b, N, W, R):
-    """The tape's row and free list of a state; its content weightings are known to the step that made it only."""
+def take_in(row, state, b, N, W, R):
+    """The tape's row of a state, but for the content weightings, which only the step that made it knows."""
     usage, write_weights, precedence, lengths, _, read_weights, _ = tape_parts(row, N, R)
     copy(usage, state.usage[b], N)
     copy(write_weights, state.write_weights[b], N)
@@ -20,7 +20,6 @@ def take_in(row, order, state, b, N, W, R):
     copy(read_weights, state.read_weights[b], R * N)
     for i in range(N):
         lengths[i] = length(state.memory[b, i * W :], W)
-        order[i] = i
 
 
 @njit(**EXACT)

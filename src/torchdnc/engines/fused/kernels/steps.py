@@ -53,7 +53,7 @@ def _step(thread, threads, team, sizes, interfaces, before, after, reads, tape, 
     flushed = flush_denormals()
     for b in range(mine.first, mine.last):
         if mine.piece == 0:
-            take_in(tape.rows[0, b], tape.orders[b], before, b, N, W, R)
+            take_in(tape.rows[0, b], before, b, N, W, R)
             copy(tape.interfaces[b], interfaces[b], interfaces.shape[1])
         step_row(
             mine, tape.rows[0, b], tape.rows[1, b], tape.orders[b], tape.interfaces[b], before.memory[b],

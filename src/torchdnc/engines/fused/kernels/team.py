@@ -18,7 +18,7 @@ from torchdnc.engines.fused.kernels.arrays import Team
 from torchdnc.engines.fused.kernels.options import EXACT, INLINED
 from torchdnc.engines.fused.kernels.simd import intrinsic
 
-# Pieces begin at whole cache lines, whatever the type: no two threads write to one, and vectors stay whole.
+# Pieces begin at whole cache lines of a row, whatever the type: vectors stay whole, and threads seldom share a line.
 LINE = 16
 
 

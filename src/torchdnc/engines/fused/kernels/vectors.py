@@ -1,6 +1,7 @@
-"""Functions of vectors and of arrays. Constants carry the array's type: a bare number would turn float32 into float64.
+"""Functions of vectors and of arrays.
 
-Arrays are flat; of each the first `size` numbers are meant.
+Constants of vectors carry the array's type: a bare number would turn float32 into float64. Arrays are flat;
+of each the first `size` numbers are meant.
 """
 
 import math
