@@ -120,7 +120,7 @@ def test_what_bench_measured_comes_after_what_was_trained(learning: Any, tmp_pat
         "machine": "one",
         "found": found,
     }
-    record |= {"threads": 1, "rounds": 3, "seed": 0, "quick": False, "versions": VERSIONS}
+    record |= {"load": 0.2, "threads": 1, "rounds": 3, "seed": 0, "quick": False, "versions": VERSIONS}
     (results / "memory.json").write_text(json.dumps(record))
     pages.write()
     text = (tmp_path / "results.md").read_text()

@@ -54,6 +54,7 @@ def test_header_names_everything() -> None:
         "command": "torchdnc bench steps",
         "commit": "abc",
         "machine": "a machine",
+        "load": 0.25,
         "threads": 2,
         "seed": 0,
         "rounds": 1,
@@ -61,6 +62,14 @@ def test_header_names_everything() -> None:
         "versions": {"torch": "2.1", "numba": "0.6", "python": "3.11"},
     }
     text = " ".join(record.header(found).split())
-    words = ["`torchdnc bench steps`, commit abc", "a machine", "2 thread(s)", "torch 2.1", "numba 0.6", "seed 0"]
-    assert all(word in text for word in [*words, "1 round.", "A quick look"])
+    words = [
+        "`torchdnc bench steps`, commit abc",
+        "a machine",
+        "2 thread(s)",
+        "torch 2.1",
+        "numba 0.6",
+        "seed 0",
+        "load 0.2",
+    ]
+    assert all(word in text for word in [*words, "1 round;", "A quick look"])
     assert "A quick look" not in record.header(found | {"quick": False})

@@ -53,7 +53,7 @@ def header(record: Found) -> str:
     rounds = f"{record['rounds']} {'round' if record['rounds'] == 1 else 'rounds'}"
     line = (
         f"`{record['command']}`, commit {record['commit']}; {record['machine']}, {record['threads']} thread(s), {told};"
-        f" seed {record['seed']}, {rounds}."
+        f" seed {record['seed']}, {rounds}; load {record['load']:.1f} before."
     )
     return prose(f"{line} A quick look: too few rounds for a record." if record["quick"] else line)
 

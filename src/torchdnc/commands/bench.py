@@ -5,6 +5,7 @@ import shlex
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -80,7 +81,8 @@ def _folder(out: Path) -> Path:
     """The folder, made before anything is measured."""
     if out.exists() and not out.is_dir():
         raise RefusedError(f"out must be a folder, got the file {out}")
-    out.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        out.mkdir(parents=True, exist_ok=True)
     if not os.access(out, os.W_OK):
         raise RefusedError(f"out must be a folder that can be written to, got {out}")
     return out
