@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tests.conftest import assert_close
-from torchdnc import DNC, LSTM
+from torchdnc import DNC, LSTM, SuperLSTM
 from torchdnc.nn.recurrent import Recurrent
 
 INPUTS, HIDDEN, OUTPUTS = 3, 5, 2
@@ -58,6 +58,11 @@ def make_lstm(output_size: int | None = OUTPUTS, **options: Any) -> LSTM:
     return model
 
 
+def make_super_lstm(output_size: int | None = OUTPUTS, **options: Any) -> SuperLSTM:
+    torch.manual_seed(0)
+    return SuperLSTM(INPUTS, HIDDEN, output_size, **{"dtype": torch.float64} | options)
+
+
 def make_dnc_with_own_controller(dtype: torch.dtype = torch.float64, **options: Any) -> DNC:
     torch.manual_seed(0)
     return make_dnc(controller=OwnController(INPUTS + WORD, HIDDEN, dtype), dtype=dtype, **options)
@@ -73,6 +78,8 @@ MODELS: dict[str, Callable[..., Recurrent]] = {
     "features": partial(make_dnc, output_size=None, num_layers=2, read_heads=3),
     "clipped": partial(make_dnc, num_layers=2, activation_gradient_clip=0.1),
     "lstm": make_lstm,
+    "super lstm": make_super_lstm,
+    "deep super lstm": partial(make_super_lstm, num_layers=2, gate_layers=2, gate_size=4),
     "deep lstm features": partial(make_lstm, output_size=None, num_layers=3),
 }
 """A model of every kind, all of input size `INPUTS`, in float64."""

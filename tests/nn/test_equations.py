@@ -11,7 +11,7 @@ from torch import nn
 
 from tests import oracle
 from tests.conftest import assert_close
-from tests.nn.helpers import HIDDEN, INPUTS, SLOTS, WORD, make_dnc, make_lstm, random, reached_state
+from tests.nn.helpers import HIDDEN, INPUTS, SLOTS, WORD, make_dnc, make_lstm, make_super_lstm, random, reached_state
 from torchdnc import MemoryState
 
 STEPS, BATCH = 7, 2
@@ -131,3 +131,43 @@ def test_lstm_of_one_layer_is_pytorchs():
     outputs, final = ours(inputs, state)
     assert_close(outputs, expected)
     assert_close(final, ((hidden[0],), (cell[0],)))
+
+
+@pytest.mark.parametrize(("num_layers", "gate_layers"), [(1, 1), (2, 3)])
+def test_super_lstm_has_a_network_for_every_gate(num_layers, gate_layers):
+    model: Any = make_super_lstm(output_size=None, num_layers=num_layers, gate_layers=gate_layers, gate_size=4)
+    inputs, state = random(STEPS, BATCH, INPUTS), reached_state(model, BATCH)
+    h, s = map(arrays, state)
+    expected = []
+    for x in inputs.numpy():
+        for l, layer in enumerate(model.controller.layers):
+            seen = np.concatenate([x, h[l], *h[l - 1 : l]], axis=1)
+            i, f, candidate, o = (by_hand(gate, seen) for gate in layer.gates)
+            s[l] = oracle.sigmoid(f) * s[l] + oracle.sigmoid(i) * np.tanh(candidate)
+            h[l] = oracle.sigmoid(o) * np.tanh(s[l])
+        expected.append(np.concatenate(h, axis=1))
+    outputs, final = model(inputs, state)
+    assert_close(outputs, np.stack(expected), 1e-10)
+    assert_close(final, (tuple(h), tuple(s)), 1e-10)
+
+
+def by_hand(network, x):
+    """Linear maps with a tanh between any two."""
+    first, *others = [affine(layer) for layer in network if isinstance(layer, nn.Linear)]
+    x = x @ first[0].T + first[1]
+    for weight, bias in others:
+        x = np.tanh(x) @ weight.T + bias
+    return x
+
+
+def test_super_lstm_of_linear_gates_is_the_lstm():
+    linear: Any = make_lstm(num_layers=2)
+    gates: Any = make_super_lstm(num_layers=2, gate_layers=0)
+    with torch.no_grad():
+        for layer, networks in zip(linear.controller.layers, gates.controller.layers, strict=True):
+            for (network,), *parts in zip(networks.gates, layer.weight.chunk(4), layer.bias.chunk(4), strict=True):
+                network.weight.copy_(parts[0])
+                network.bias.copy_(parts[1])
+        gates.output.load_state_dict(linear.output.state_dict())
+    inputs = random(STEPS, BATCH, INPUTS)
+    assert_close(gates(inputs), linear(inputs))

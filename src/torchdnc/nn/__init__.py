@@ -3,5 +3,6 @@
 from torchdnc.nn.controllers import Controller, FeedforwardController, LSTMController
 from torchdnc.nn.dnc import DNC
 from torchdnc.nn.lstm import LSTM
+from torchdnc.nn.super_lstm import GateNetworks, SuperLSTM
 
-__all__ = ["DNC", "LSTM", "Controller", "FeedforwardController", "LSTMController"]
+__all__ = ["DNC", "LSTM", "Controller", "FeedforwardController", "GateNetworks", "LSTMController", "SuperLSTM"]

@@ -6,6 +6,7 @@ own.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
@@ -67,7 +68,10 @@ def clip_gradient(activations: Tensor, bound: float | None) -> Tensor:
 
 
 class _Layers(nn.Module):
-    """Linear layers that all see the controller's input, and the one below; `fusible`: compiled kernels know them."""
+    """Layers that all see the controller's input, and the one below; `fusible`: compiled kernels know them.
+
+    A layer is a module of so many inputs and outputs, `make_layer(inputs, outputs, device=, dtype=)`.
+    """
 
     fusible: ClassVar[bool]
     recurrent: ClassVar[bool]
@@ -80,6 +84,7 @@ class _Layers(nn.Module):
         num_layers: int = 1,
         activation_gradient_clip: float | None = None,
         *,
+        make_layer: Callable[..., nn.Module] = nn.Linear,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -89,7 +94,7 @@ class _Layers(nn.Module):
         self.activation_gradient_clip = activation_gradient_clip
         width = input_size + hidden_size * self.recurrent
         self.layers = nn.ModuleList(
-            nn.Linear(
+            make_layer(
                 width + hidden_size * (layer > 0),
                 self.outputs_per_unit * hidden_size,
                 device=device,
@@ -119,6 +124,7 @@ class LSTMController(_Layers):
         hidden_size: H of each layer.
         num_layers: how many.
         activation_gradient_clip: bound on the gradient of every h_t; None for none.
+        make_layer: what makes a layer, of so many inputs and 4H outputs.
     Source: Graves et al. 2016, Methods, "Controller network".
     """
 

@@ -1,4 +1,4 @@
-"""The baseline without a memory."""
+"""The baselines without a memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,23 @@ from torchdnc.nn.recurrent import Call, Recurrent, linear_output
 from torchdnc.types import LSTMState
 
 
-class LSTM(Recurrent):
+class Deep(Recurrent):
+    """A controller that is alone: what the baselines share."""
+
+    controller: LSTMController
+
+    def _zeros(self, batch_size: int) -> LSTMState:
+        return self.controller.initial_state(batch_size)
+
+    def _check_state(self, state: Any, batch: tuple[int, ...]) -> None:
+        check_lstm_state("state", state, self.controller, batch)
+
+    def _run(self, call: Call) -> tuple[Tensor, LSTMState]:
+        initial = self._zeros(call.inputs.shape[1])
+        return unroll(self.controller, call.inputs, call.state, initial, call.lengths, call.reset)
+
+
+class LSTM(Deep):
     """The paper's deep LSTM alone: a DNC's controller, called as a DNC is.
 
     The input enters every layer and every layer feeds the outputs, which sets it apart from `nn.LSTM`.
@@ -58,13 +74,3 @@ class LSTM(Recurrent):
             input_size, hidden_size, num_layers, activation_gradient_clip, device=device, dtype=dtype
         )
         self.output = linear_output(self.controller.feature_size, output_size, device=device, dtype=dtype)
-
-    def _zeros(self, batch_size: int) -> LSTMState:
-        return self.controller.initial_state(batch_size)
-
-    def _check_state(self, state: Any, batch: tuple[int, ...]) -> None:
-        check_lstm_state("state", state, self.controller, batch)
-
-    def _run(self, call: Call) -> tuple[Tensor, LSTMState]:
-        initial = self._zeros(call.inputs.shape[1])
-        return unroll(self.controller, call.inputs, call.state, initial, call.lengths, call.reset)

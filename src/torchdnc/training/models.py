@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from torchdnc.nn import DNC, LSTM
+from torchdnc.nn import DNC, LSTM, SuperLSTM
 from torchdnc.tasks import Spec
 from torchdnc.types import MemoryOptions
 
@@ -89,7 +89,36 @@ class LSTMModel(Model):
         )
 
 
-MODELS: dict[str, type[Model]] = {model.name: model for model in (DNCModel, LSTMModel)}
+@dataclass(frozen=True)
+class SuperLSTMModel(Model):
+    """The deep LSTM with every gate a network of its own: a baseline without a memory."""
+
+    name: ClassVar[str] = "super-lstm"
+
+    hidden_size: int = 256
+    """Units of a layer."""
+    num_layers: int = 1
+    """Layers."""
+    gate_layers: int = 1
+    """Hidden layers of each gate's network; with none it is the LSTM."""
+    gate_size: int | None = None
+    """Units of each of those (None: as many as a layer has)."""
+    activation_gradient_clip: float | None = None
+    """Largest absolute gradient at an activation; 10 in the paper (None: no limit)."""
+
+    def build(self, spec: Spec) -> nn.Module:
+        return SuperLSTM(
+            spec.input_size,
+            self.hidden_size,
+            spec.output_size,
+            num_layers=self.num_layers,
+            gate_layers=self.gate_layers,
+            gate_size=self.gate_size,
+            activation_gradient_clip=self.activation_gradient_clip,
+        )
+
+
+MODELS: dict[str, type[Model]] = {model.name: model for model in (DNCModel, LSTMModel, SuperLSTMModel)}
 
 
 def check_room(model: Model, batch_size: int) -> None:
