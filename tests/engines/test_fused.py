@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import threading
+import weakref
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence
+from torch.utils.checkpoint import checkpoint
 
 from tests.engines.nudges import Nudges
 from tests.engines.pairs import Case, asymmetric_state, everything, leaf_state, model, run, worst
@@ -132,6 +134,25 @@ def test_without_gradients_there_is_no_tape(monkeypatch: pytest.MonkeyPatch) -> 
         made(inputs)
     made.requires_grad_(False)(inputs)
     assert kept == [True, False, False]
+
+
+def test_a_checkpointed_call_keeps_no_tape(monkeypatch: pytest.MonkeyPatch) -> None:
+    tapes = []
+
+    def noted(sizes: Any, like: Tensor, make: Any = sequence._room_to_keep) -> Any:
+        kept = make(sizes, like)
+        tapes.append(weakref.ref(kept.numbers))
+        return kept
+
+    monkeypatch.setattr(sequence, "_room_to_keep", noted)
+    case = Case(T=6)
+    made = model(case, "fused")
+    inputs = torch.randn(case.T, case.B, case.I, dtype=torch.float64, requires_grad=True)
+    outputs = checkpoint(lambda x: made(x)[0], inputs, use_reentrant=False)
+    assert tapes[0]() is None
+    again = made(inputs)[0]
+    assert tapes[1]() is not None
+    torch.testing.assert_close(*(torch.autograd.grad(y.square().sum(), inputs)[0] for y in (outputs, again)))
 
 
 def test_two_live_graphs_and_a_second_backward() -> None:

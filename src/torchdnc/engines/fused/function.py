@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 
 from torchdnc.engines.fused.compiled import team
 from torchdnc.engines.fused.kernels.arrays import Array, Sizes
-from torchdnc.engines.fused.sequence import Parameters, Wanted, backward, forward
+from torchdnc.engines.fused.sequence import Kept, Parameters, Wanted, backward, forward
 from torchdnc.types import DNCState, LSTMState, MemoryState
 
 
@@ -40,16 +40,16 @@ class FusedSequence(torch.autograd.Function):
         # In here gradients are off, and `needs_input_grad` says nothing of whether they were on outside.
         keep = call.sizes.keep and any(ctx.needs_input_grad)
         sizes = call.sizes._replace(keep=keep)
-        features, end, tape = forward(team(call.work), sizes, parameters, start, inputs, call.alive, call.fresh)
+        features, end, kept = forward(team(call.work), sizes, parameters, start, inputs, call.alive, call.fresh)
         if keep:
-            ctx.call, ctx.sizes, ctx.tape = call, sizes, tape
-            ctx.save_for_backward(inputs, *leaves)
+            ctx.call, ctx.sizes = call, sizes
+            ctx.save_for_backward(inputs, *leaves, *kept)
         return features, *leaves_of(end)
 
     @staticmethod
     def backward(ctx: Any, d_features: Tensor, *d_leaves: Tensor) -> tuple[Tensor | None, ...]:
         call: Call = ctx.call
-        inputs, *leaves = ctx.saved_tensors
+        inputs, *leaves, numbers, orders = ctx.saved_tensors
         if needs_reference(d_features, *d_leaves):
             again = partial(_again, call, call.again) if call.again else None
             return through_reference(again, (inputs, *leaves), ctx.needs_input_grad, (d_features, *d_leaves))
@@ -58,7 +58,10 @@ class FusedSequence(torch.autograd.Function):
         wanted = Wanted(inputs=ctx.needs_input_grad[1], parameters=any(ctx.needs_input_grad[start:]))
         d_end, _ = state_of(call.sizes, d_leaves)
         with torch.autocast("cpu", enabled=False):
-            found = backward(team(call.work), ctx.sizes, parameters, inputs, ctx.tape, d_features, d_end, wanted)
+            kept = Kept(numbers, orders)
+            found = backward(
+                team(call.work), ctx.sizes, parameters, inputs, kept, call.alive, call.fresh, d_features, d_end, wanted
+            )
         d_parameters = [None] * len(leaves[start - 2 :]) if found.parameters is None else _flat(found.parameters)
         return None, found.inputs, *leaves_of(found.start), *d_parameters
 

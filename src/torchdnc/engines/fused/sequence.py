@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,6 +35,13 @@ class Gradients(NamedTuple):
     parameters: Parameters | None
 
 
+class Kept(NamedTuple):
+    """The tape of a sequence as two tensors, for autograd to save: all its numbers, and the free lists."""
+
+    numbers: Tensor
+    orders: Tensor
+
+
 class Wanted(NamedTuple):
     """Whether gradients of the inputs, and of any parameter, are."""
 
@@ -44,7 +51,7 @@ class Wanted(NamedTuple):
 
 def forward(
     team: Team, sizes: Sizes, parameters: Parameters, start: DNCState, inputs: Tensor, alive: Array, fresh: Array
-) -> tuple[Tensor, DNCState, Tape]:
+) -> tuple[Tensor, DNCState, Kept]:
     """Features [T, B, layers·H + R·W], the state after the last step, and the tape.
 
     Args:
@@ -54,7 +61,9 @@ def forward(
         alive, fresh: [T, B], see `Tape`.
     """
     end = room_for(start.memory)
-    tape = _tape(sizes, start, end, inputs, alive, fresh)
+    kept = _room_to_keep(sizes, inputs)
+    tape = _tape(sizes, kept, end, alive, fresh)
+    _begin(sizes, start, tape)
     flat = inputs.reshape(sizes.T * sizes.B, sizes.I)
     for gates, weight, bias in zip(tape.gates, parameters.weights, parameters.biases, strict=True):
         torch.addmm(bias, flat, weight[:, : sizes.I].t(), out=torch.from_numpy(gates).flatten(0, 1))
@@ -64,7 +73,7 @@ def forward(
         "forward", team, sizes, _weights(parameters), flat_rows(start.memory), flat_rows(end), tape, scratch,
         array(features),
     )  # fmt: skip
-    return features, _end(sizes, end, tape), tape
+    return features, _end(sizes, end, tape), kept
 
 
 def backward(
@@ -72,13 +81,16 @@ def backward(
     sizes: Sizes,
     parameters: Parameters,
     inputs: Tensor,
-    tape: Tape,
+    kept: Kept,
+    alive: Array,
+    fresh: Array,
     d_features: Tensor,
     d_end: DNCState,
     wanted: Wanted,
 ) -> Gradients:
     """Gradients of a sequence, from those of its features and of its final state."""
     d_start = room_for(d_end.memory)
+    tape = _tape(sizes, kept, None, alive, fresh)
     carried = _carried(sizes, d_end, d_start)
     found = Found(*_rooms(inputs, tape.gates.shape, tape.interfaces.shape))
     scratch = _scratch(team, sizes, inputs, replay=True)
@@ -109,11 +121,21 @@ def room_for(memory: MemoryState) -> MemoryState:
 
 
 def _rooms(like: Tensor, *shapes: tuple[int, ...]) -> list[Array]:
-    """Arrays of these shapes, which hold nothing yet, in one piece of memory, each from a cache line on."""
-    sizes = [math.prod(shape) for shape in shapes]
-    starts = list(itertools.accumulate((-(-size // 16) * 16 for size in sizes), initial=0))
-    room = like.new_empty(starts[-1]).numpy()
-    return [room[at : at + size].reshape(shape) for at, size, shape in zip(starts, sizes, shapes, strict=False)]
+    """Arrays of these shapes, which hold nothing yet, in one piece of memory."""
+    return _cut(like.new_empty(_places(shapes)[-1]), shapes)
+
+
+def _cut(room: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+    """Arrays of these shapes, one after another in the room, each from a cache line on."""
+    numbers = array(room)
+    return [
+        numbers[at : at + math.prod(shape)].reshape(shape) for at, shape in zip(_places(shapes), shapes, strict=False)
+    ]
+
+
+def _places(shapes: Sequence[tuple[int, ...]]) -> list[int]:
+    """Where arrays of these shapes start, and where the last one ends."""
+    return list(itertools.accumulate((-(-math.prod(shape) // 16) * 16 for shape in shapes), initial=0))
 
 
 def _weights(parameters: Parameters) -> Weights:
@@ -127,43 +149,48 @@ def _stacked(layers: tuple[Tensor, ...], like: Tensor) -> Array:
     return array(torch.stack(layers)) if layers else array(like.new_empty(0, 0, 0))
 
 
-def _tape(sizes: Sizes, start: DNCState, end: MemoryState, inputs: Tensor, alive: Array, fresh: Array) -> Tape:
-    """A tape that holds the controller's state and the words read before the first step, and nothing else."""
+def _tape_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Of the tape's numbers, by name."""
     T, B, H, N, W, R, layers = sizes.T, sizes.B, sizes.H, sizes.N, sizes.W, sizes.R, sizes.layers
     places, steps, kept = (T + 1, T, math.ceil(T / sizes.every)) if sizes.keep else (2, 1, 0)
     cells = layers * sizes.recurrent
-    gates, hidden, cell, squashed, interfaces, rows, reads, memories, links = _rooms(
-        inputs,
-        (layers, T, B, 4 * H if sizes.recurrent else H),
-        (layers, places, B, H),
-        (cells, places, B, H),
-        (cells, steps, B, H),
-        (steps, B, interface_size(W, R)),
-        (places, B, tape_size(N, R)),
-        (places, B, R * W),
-        (kept, B, N * W),
-        (kept, B, N * N),
-    )
-    reads[0] = array(start.read_words).reshape(B, R * W)
+    return {
+        "gates": (layers, T, B, 4 * H if sizes.recurrent else H),
+        "hidden": (layers, places, B, H),
+        "cells": (cells, places, B, H),
+        "squashed": (cells, steps, B, H),
+        "interfaces": (steps, B, interface_size(W, R)),
+        "rows": (places, B, tape_size(N, R)),
+        "reads": (places, B, R * W),
+        "memories": (kept, B, N * W),
+        "links": (kept, B, N * N),
+    }
+
+
+def _room_to_keep(sizes: Sizes, like: Tensor) -> Kept:
+    """A tape that holds nothing yet."""
+    steps = sizes.T if sizes.keep else 1
+    numbers = like.new_empty(_places([*_tape_shapes(sizes).values()])[-1])
+    return Kept(numbers, torch.empty(steps, sizes.B, sizes.N, dtype=torch.int32))
+
+
+def _tape(sizes: Sizes, kept: Kept, memory: MemoryState | None, alive: Array, fresh: Array) -> Tape:
+    """The tape; memory: what forward works on, and backward, which has checkpoints, does not."""
+    shapes = _tape_shapes(sizes)
+    numbers = dict(zip(shapes, _cut(kept.numbers, [*shapes.values()]), strict=True))
+    if memory is None:
+        memory_now, link_now = numbers["memories"][0], numbers["links"][0]
+    else:
+        memory_now, link_now = array(memory.memory.flatten(1)), array(memory.link.flatten(1))
+    return Tape(**numbers, orders=array(kept.orders), memory=memory_now, link=link_now, alive=alive, fresh=fresh)
+
+
+def _begin(sizes: Sizes, start: DNCState, tape: Tape) -> None:
+    """Puts the controller's state and the words read before the first step on the tape; kernels do the rest."""
+    tape.reads[0] = array(start.read_words).reshape(sizes.B, sizes.R * sizes.W)
     if sizes.recurrent:
-        for layer in range(layers):
-            hidden[layer, 0], cell[layer, 0] = (array(part[layer]) for part in start.controller)
-    return Tape(
-        gates=gates,
-        hidden=hidden,
-        cells=cell,
-        squashed=squashed,
-        interfaces=interfaces,
-        rows=rows,
-        orders=np.empty((steps, B, N), np.int32),
-        reads=reads,
-        memory=array(end.memory).reshape(B, N * W),
-        link=array(end.link).reshape(B, N * N),
-        memories=memories,
-        links=links,
-        alive=alive,
-        fresh=fresh,
-    )
+        for layer in range(sizes.layers):
+            tape.hidden[layer, 0], tape.cells[layer, 0] = (array(part[layer]) for part in start.controller)
 
 
 def _scratch(team: Team, sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
