@@ -1,7 +1,18 @@
 """The differentiable neural computer (Graves et al., Nature 2016) for PyTorch."""
 
 from torchdnc import ops
-from torchdnc.nn import DNC, LSTM, SuperLSTM
-from torchdnc.types import DNCState, LSTMState, MemoryOptions, MemoryState
+from torchdnc.nn import DNC, LSTM, NTM, SuperLSTM
+from torchdnc.types import DNCState, LSTMState, MemoryOptions, MemoryState, NTMState
 
-__all__ = ["DNC", "LSTM", "DNCState", "LSTMState", "MemoryOptions", "MemoryState", "SuperLSTM", "ops"]
+__all__ = [
+    "DNC",
+    "LSTM",
+    "NTM",
+    "DNCState",
+    "LSTMState",
+    "MemoryOptions",
+    "MemoryState",
+    "NTMState",
+    "SuperLSTM",
+    "ops",
+]

@@ -159,6 +159,32 @@ class DNCState(NamedTuple):
         return _take_rows(self, rows)  # type: ignore[no-any-return]
 
 
+class NTMState(NamedTuple):
+    """The whole state of an NTM: its controller's, the memory [B, N, W], the weightings of the read heads [B, R, N] and
+    of the write heads [B, heads, N], and the last words read [B, R, W]."""
+
+    controller: Any
+    memory: Memory
+    read_weights: HeadWeights
+    write_weights: HeadWeights
+    read_words: HeadWords
+
+    def detach(self) -> NTMState:
+        """The same values, cut from the graph that made them."""
+        return _map_leaves(self, Tensor.detach)
+
+    def to(self, *args: Any, **kwargs: Any) -> NTMState:
+        """`Tensor.to` of every leaf: a device, a dtype or both."""
+        return _map_leaves(self, lambda leaf: leaf.to(*args, **kwargs))
+
+    def __getitem__(self, rows: Rows) -> NTMState:  # type: ignore[override]
+        """The chosen rows of the batch (slice, list, mask or index tensor); the batch dimension stays.
+
+        A plain integer gives that field, as in any tuple: for one row write `state[3:4]`.
+        """
+        return _take_rows(self, rows)  # type: ignore[no-any-return]
+
+
 class Interface(NamedTuple):
     """The interface vector in its parts, squashed into their ranges (Methods, "Interface parameters").
 
@@ -193,7 +219,7 @@ def _register(state_type: type[Any]) -> None:
     )
 
 
-for _state_type in (MemoryState, LSTMState, DNCState, Interface):
+for _state_type in (MemoryState, LSTMState, DNCState, NTMState, Interface):
     _register(_state_type)
     # A state is plain tensors: `torch.load` may read one without unpickling anything else.
     torch.serialization.add_safe_globals([_state_type])

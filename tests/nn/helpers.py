@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tests.conftest import assert_close
-from torchdnc import DNC, LSTM, SuperLSTM
+from torchdnc import DNC, LSTM, NTM, SuperLSTM
 from torchdnc.nn.recurrent import Recurrent
 
 INPUTS, HIDDEN, OUTPUTS = 3, 5, 2
@@ -58,6 +58,14 @@ def make_lstm(output_size: int | None = OUTPUTS, **options: Any) -> LSTM:
     return model
 
 
+def make_ntm(output_size: int | None = OUTPUTS, **options: Any) -> NTM:
+    torch.manual_seed(0)
+    defaults: dict[str, Any] = {"memory_size": SLOTS, "word_size": WORD, "dtype": torch.float64}
+    model = NTM(INPUTS, HIDDEN, output_size, **defaults | options)
+    enlarge(model)
+    return model
+
+
 def make_super_lstm(output_size: int | None = OUTPUTS, **options: Any) -> SuperLSTM:
     torch.manual_seed(0)
     return SuperLSTM(INPUTS, HIDDEN, output_size, **{"dtype": torch.float64} | options)
@@ -77,6 +85,10 @@ MODELS: dict[str, Callable[..., Recurrent]] = {
     "own controller": make_dnc_with_own_controller,
     "features": partial(make_dnc, output_size=None, num_layers=2, read_heads=3),
     "clipped": partial(make_dnc, num_layers=2, activation_gradient_clip=0.1),
+    "ntm": make_ntm,
+    "ntm of many heads": partial(
+        make_ntm, read_heads=2, write_heads=3, shift_range=2, num_layers=2, controller="feedforward"
+    ),
     "lstm": make_lstm,
     "super lstm": make_super_lstm,
     "deep super lstm": partial(make_super_lstm, num_layers=2, gate_layers=2, gate_size=4),

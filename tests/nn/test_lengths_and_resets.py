@@ -114,8 +114,8 @@ def in_episodes(model, reset_steps, lengths=(STEPS,) * BATCH):
     def run_row(inputs, state, starts):
         outputs = []
         for i, piece in enumerate(torch.tensor_split(inputs, starts)):
-            # Zeros that hang on the state keep its gradients defined: they are zero.
-            state = pytree.tree_map(lambda leaf: 0 * leaf, state) if i else state
+            # A start that hangs on the state keeps its gradients defined: they are zero.
+            state = pytree.tree_map(lambda leaf, fresh: 0 * leaf + fresh, state, model.initial_state()) if i else state
             if len(piece):
                 output, state = model(piece, state)
                 outputs.append(output)

@@ -5,6 +5,7 @@ from torchdnc.ops.allocation import allocation_weights, retention, usage
 from torchdnc.ops.content import content_weights
 from torchdnc.ops.interface import interface_size, oneplus, split_interface
 from torchdnc.ops.links import directional_weights, link, precedence
+from torchdnc.ops.location import interpolate, sharpen, shift
 from torchdnc.ops.reading import read_weights, read_words
 from torchdnc.ops.writing import erase_and_write, write_weights
 
@@ -15,12 +16,15 @@ __all__ = [
     "directional_weights",
     "erase_and_write",
     "interface_size",
+    "interpolate",
     "link",
     "oneplus",
     "precedence",
     "read_weights",
     "read_words",
     "retention",
+    "sharpen",
+    "shift",
     "split_interface",
     "usage",
     "write_weights",

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from torchdnc.nn import DNC, LSTM, SuperLSTM
+from torchdnc.nn import DNC, LSTM, NTM, SuperLSTM
 from torchdnc.tasks import Spec
 from torchdnc.types import MemoryOptions
 
@@ -67,6 +67,47 @@ class DNCModel(Model):
 
 
 @dataclass(frozen=True)
+class NTMModel(Model):
+    """The Neural Turing Machine."""
+
+    name: ClassVar[str] = "ntm"
+
+    hidden_size: int = 100
+    """Units of a controller layer."""
+    memory_size: int = 128
+    """Memory slots."""
+    word_size: int = 20
+    """Width of a slot."""
+    read_heads: int = 1
+    """Read heads."""
+    write_heads: int = 1
+    """Write heads."""
+    shift_range: int = 1
+    """Slots that a head can move by in a step, either way."""
+    num_layers: int = 1
+    """Controller layers."""
+    controller: Literal["lstm", "feedforward"] = "lstm"
+    """Kind of controller."""
+    activation_gradient_clip: float | None = None
+    """Largest absolute gradient at a controller activation (None: no limit)."""
+
+    def build(self, spec: Spec) -> nn.Module:
+        return NTM(
+            spec.input_size,
+            self.hidden_size,
+            spec.output_size,
+            memory_size=self.memory_size,
+            word_size=self.word_size,
+            read_heads=self.read_heads,
+            write_heads=self.write_heads,
+            shift_range=self.shift_range,
+            num_layers=self.num_layers,
+            controller=self.controller,
+            activation_gradient_clip=self.activation_gradient_clip,
+        )
+
+
+@dataclass(frozen=True)
 class LSTMModel(Model):
     """The paper's deep LSTM without a memory: the baseline."""
 
@@ -118,7 +159,7 @@ class SuperLSTMModel(Model):
         )
 
 
-MODELS: dict[str, type[Model]] = {model.name: model for model in (DNCModel, LSTMModel, SuperLSTMModel)}
+MODELS: dict[str, type[Model]] = {model.name: model for model in (DNCModel, NTMModel, LSTMModel, SuperLSTMModel)}
 
 
 def check_room(model: Model, batch_size: int) -> None:
