@@ -207,6 +207,34 @@ def test_batch_is_zero_past_the_lengths(official):
     ]  # fmt: skip
 
 
+def test_think_steps_are_empty_and_stand_before_every_answer(own):
+    plain, thoughtful = (next(task.evaluation("test", batch_size=1)) for task in (own, replace(own, think_steps=2)))
+    asked = plain.mask[:, 0].tolist()
+    expected = []
+    for t, word in enumerate(plain.inputs[:, 0]):
+        if asked[t] and not asked[t - 1]:
+            expected += 2 * [torch.zeros_like(word)]
+        expected.append(word)
+    assert asked.count(True) == 3
+    assert len(expected) == len(asked) + 4
+    assert torch.equal(thoughtful.inputs[:, 0], torch.stack(expected))
+    assert torch.equal(thoughtful.targets[thoughtful.mask], plain.targets[plain.mask])
+    assert thoughtful.lengths.tolist() == [len(expected)]
+    assert "what is where ? _ _ -> milk kitchen" in replace(own, think_steps=2).render(thoughtful)
+
+
+def test_think_steps_of_several_stories(official):
+    plain = BAbI((1, 3), data_dir=official)
+    thoughtful = replace(plain, think_steps=3)
+    before, after = (next(task.evaluation("test", batch_size=8)) for task in (plain, thoughtful))
+    assert (after.lengths - before.lengths).tolist() == [3] * 8
+    at = after.inputs.any(-1)
+    for row, length in enumerate(after.lengths):
+        assert torch.equal(after.inputs[:length, row][at[:length, row]], before.inputs[: before.lengths[row], row])
+    batch = thoughtful.sample(4, seed=0, step=0)
+    assert (~batch.inputs.any(-1)).sum(0).tolist() == [3 + len(batch.inputs) - length for length in batch.lengths]
+
+
 def test_loss_is_the_mean_cross_entropy_of_the_answer_words(own):
     batch = whole(own.resolved(), "test")[0]
     outputs = torch.randn(*batch.mask.shape, WORDS, dtype=torch.float64, generator=torch.Generator().manual_seed(0))

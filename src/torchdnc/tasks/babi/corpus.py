@@ -11,6 +11,8 @@ from torchdnc.tasks.babi.sources import Section, Source, sections
 from torchdnc.tasks.babi.text import ANSWER, Story, line_of
 from torchdnc.tasks.base import Batch, random_stream
 
+BLANK = -1
+"""In place of a word, at steps to think."""
 # Batches whose stories are sorted by length together: enough to pad little, few enough to mix an epoch well.
 BATCHES_PER_BUCKET = 16
 
@@ -20,7 +22,7 @@ class Corpus:
     """The stories of a split, one after the other."""
 
     words: np.ndarray
-    """[words] int32, places in the vocabulary."""
+    """[words] int32, places in the vocabulary; `BLANK` at steps without a word."""
     answers: np.ndarray
     """[words] int32: the place of the answer word at each `-`, -1 elsewhere."""
     starts: np.ndarray
@@ -40,7 +42,9 @@ class Corpus:
         t, row = np.nonzero(inside)
         place = self.starts[stories][row] + t
         inputs = np.zeros((*inside.shape, vocabulary_size), np.float32)
-        inputs[t, row, self.words[place]] = 1
+        words = self.words[place]
+        said = words != BLANK
+        inputs[t[said], row[said], words[said]] = 1
         answers = np.full(inside.shape, -1, np.int64)
         answers[t, row] = self.answers[place]
         arrays = (inputs, answers.clip(0), answers >= 0, lengths, self.groups[stories])
@@ -48,8 +52,8 @@ class Corpus:
 
 
 @lru_cache(maxsize=8)
-def corpus(source: Source, split: str, vocabulary: tuple[str, ...], max_words: int) -> Corpus:
-    """The stories of a split as numbers, each `shortened` to `max_words`.
+def corpus(source: Source, split: str, vocabulary: tuple[str, ...], max_words: int = 0, think_steps: int = 0) -> Corpus:
+    """The stories of a split as numbers, each `shortened` to `max_words`, with so many blanks before each answer.
 
     Raises:
         FileNotFoundError: see `sections`.
@@ -67,7 +71,21 @@ def corpus(source: Source, split: str, vocabulary: tuple[str, ...], max_words: i
     answers[words == index[ANSWER]] = [index[word] for story in stories for word in story.answers]
     starts = np.cumsum([0, *(len(story.words) for story in stories)])
     groups = np.repeat([part.group for part in parts], [len(part.stories) for part in parts])
-    return Corpus(words, answers, starts, groups)
+    return _with_blanks(Corpus(words, answers, starts, groups), think_steps)
+
+
+def _with_blanks(stories: Corpus, think_steps: int) -> Corpus:
+    """So many steps without a word between each question and its answer."""
+    asked = stories.answers >= 0
+    # A question comes before an answer: no story begins with one.
+    begins = np.flatnonzero(asked & ~np.roll(asked, 1))
+    places = np.repeat(begins, think_steps)
+    return Corpus(
+        words=np.insert(stories.words, places, BLANK),
+        answers=np.insert(stories.answers, places, -1),
+        starts=stories.starts + think_steps * np.searchsorted(begins, stories.starts),
+        groups=stories.groups,
+    )
 
 
 def _check_words(section: Section, index: dict[str, int]) -> None:

@@ -18,6 +18,8 @@ from torchdnc.tasks.babi.text import ANSWER
 from torchdnc.tasks.base import SPLITS, Batch, Spec, Split, Task, Totals, masked
 from torchdnc.tasks.data import babi_folder
 
+BLANK_SHOWN = "_"
+"""What a step without a word looks like."""
 FAILED_ABOVE = 0.05
 """Share of wrong questions above which a task counts as failed."""
 
@@ -49,11 +51,14 @@ class BAbI(Task):
     """Text to test on instead."""
     max_words: int = 0
     """Training stories longer than this are cut behind a question; 0 leaves them whole."""
+    think_steps: int = 0
+    """Steps without a word between each question and its answer, for the memory to be read."""
     vocabulary: tuple[str, ...] = ()
     """The words that inputs and outputs stand for, `-` among them; taken from the data if empty."""
 
     def __post_init__(self) -> None:
         check_size("max_words", self.max_words, least=0)
+        check_size("think_steps", self.think_steps, least=0)
         for field in ("tasks", "train_files", "valid_files", "test_files", "vocabulary"):
             if not isinstance(getattr(self, field), tuple):
                 raise TypeError(f"{field} must be a tuple, got {getattr(self, field)!r}")
@@ -99,7 +104,7 @@ class BAbI(Task):
         check_size("seed", seed, least=0)
         check_size("step", step, least=0)
         words = self.resolved().vocabulary
-        stories = corpus(self.source, "train", words, self.max_words)
+        stories = corpus(self.source, "train", words, self.max_words, self.think_steps)
         return stories.batch(training_rows(stories, batch_size, seed=seed, step=step), len(words))
 
     def evaluation(
@@ -109,7 +114,7 @@ class BAbI(Task):
         check_choice("split", split, SPLITS)
         check_size("batch_size", batch_size)
         words = self.resolved().vocabulary
-        stories = corpus(self.source, split, words, 0)
+        stories = corpus(self.source, split, words, think_steps=self.think_steps)
         count = len(stories.groups)
         if sequences is not None:
             check_size("sequences", sequences)
@@ -147,7 +152,10 @@ class BAbI(Task):
     def render(self, batch: Batch, outputs: Tensor | None = None, row: int = 0) -> str:
         """A line per sentence; behind a question its answer and, if given, the model's."""
         length, words = int(batch.lengths[row]), self.resolved().vocabulary
-        said = [words[i] for i in batch.inputs[:length, row].argmax(-1)]
+        inputs = batch.inputs[:length, row]
+        said = [
+            words[i] if any_word else BLANK_SHOWN for i, any_word in zip(inputs.argmax(-1), inputs.any(-1), strict=True)
+        ]
         right = [words[i] for i in batch.targets[:length, row]]
         given = None if outputs is None else [words[i] for i in outputs[:length, row].argmax(-1)]
         text = f"{group_name(int(batch.groups[row]))}, {length} words\n"
