@@ -79,3 +79,10 @@ def check_like(name: str, tensor: Tensor, parameter: Tensor, also: tuple[torch.d
         raise ValueError(f"{name} must be on {parameter.device} like the parameters, got {tensor.device}")
     if tensor.dtype not in (parameter.dtype, *also):
         raise TypeError(f"{name} must be {parameter.dtype} like the parameters, got {tensor.dtype}")
+
+
+def check_share(name: str, value: Any) -> None:
+    """Raises unless `value` is a number from 0 up to, not including, 1."""
+    check_number(name, value)
+    if not 0 <= value < 1:
+        raise ValueError(f"{name} must be at least 0 and less than 1, got {value}")

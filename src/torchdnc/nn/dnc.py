@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchdnc.checks import check_bound, check_dtype, check_like, check_shape, check_size, check_type
+from torchdnc.checks import check_bound, check_dtype, check_like, check_shape, check_share, check_size, check_type
 from torchdnc.engines import check_engine, select
 from torchdnc.nn.controllers import CONTROLLERS, Controller, check_controller_state
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
@@ -41,6 +42,8 @@ class DNC(Recurrent):
         batch_first: inputs and outputs are [B, T, ·] instead of [T, B, ·].
         engine: "auto", or an engine by name.
         options: departures from the paper's memory.
+        bypass_dropout: while training, the share of the controller's h that outputs do not see, so that they learn to
+            rely on what is read (Franke et al. 2018); the memory sees all of it.
         activation_gradient_clip: bound on the gradient of the controller's activations (the paper: 10); None
             for none.
         device, dtype: of the parameters.
@@ -63,6 +66,7 @@ class DNC(Recurrent):
         batch_first: bool = False,
         engine: str = "auto",
         options: MemoryOptions = PAPER,
+        bypass_dropout: float = 0.0,
         activation_gradient_clip: float | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -82,6 +86,8 @@ class DNC(Recurrent):
         check_type("batch_first", batch_first, bool)
         check_dtype("dtype", dtype)
         check_bound("activation_gradient_clip", activation_gradient_clip)
+        check_share("bypass_dropout", bypass_dropout)
+        self.bypass_dropout = bypass_dropout
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.memory_size, self.word_size, self.read_heads = memory_size, word_size, read_heads
         self.batch_first, self.engine, self.options = batch_first, check_engine(engine), options
@@ -169,6 +175,12 @@ class DNC(Recurrent):
         run = select(self.engine, self, call.inputs)
         features, state = run(self, call.inputs, call.state, initial, call.lengths, call.reset)
         return features, state
+
+    def _outputs(self, features: Tensor) -> Tensor:
+        if self.bypass_dropout:
+            hidden, words = features.split([self.hidden_size * self.num_layers, self.read_heads * self.word_size], -1)
+            features = torch.cat([F.dropout(hidden, self.bypass_dropout, self.training), words], -1)
+        return super()._outputs(features)
 
     def extra_repr(self) -> str:
         return (

@@ -47,6 +47,11 @@ class Recurrent(nn.Module, ABC):
     def _run(self, call: Call) -> tuple[Tensor, Any]:
         """Features [T, B, F] and the final state."""
 
+    def _outputs(self, features: Tensor) -> Tensor:
+        """Outputs [*, O] of features [*, F]."""
+        outputs: Tensor = self.output(features)
+        return outputs
+
     def initial_state(self, batch_size: int | None = None) -> Any:
         """The all-zero state of `batch_size` rows; None: of a single sequence, without a batch dimension."""
         if batch_size is None:
@@ -101,7 +106,7 @@ class Recurrent(nn.Module, ABC):
         rows = step_input if batched else step_input.unsqueeze(0)
         call = Call(rows.unsqueeze(0), self._batch_state(state, rows.shape[0], batched), None, None)
         features, state = self._run(call)
-        output = self.output(features.squeeze(0))
+        output = self._outputs(features.squeeze(0))
         return (output, state) if batched else (output.squeeze(0), _unbatched(state))
 
     def _check_input(self, name: str, tensor: Tensor, dims: int) -> bool:
@@ -133,7 +138,7 @@ class Recurrent(nn.Module, ABC):
 
     def _forward_batch(self, call: Call) -> tuple[Tensor, Any]:
         features, state = self._run(call)
-        output = self.output(features)
+        output = self._outputs(features)
         if call.lengths is not None:
             steps = torch.arange(len(output), device=output.device).unsqueeze(-1)
             output = output.masked_fill((steps >= call.lengths).unsqueeze(-1), 0)

@@ -50,6 +50,9 @@ class DNCModel(Model):
     usage_gradient: bool = True
     """Gradients flow from the usage into the write weights of the step before, as in the paper."""
 
+    bypass_dropout: float = 0.0
+    """While training, the share of the controller's activations that outputs do not see; 0.1 in ADNC."""
+
     def build(self, spec: Spec) -> nn.Module:
         return DNC(
             spec.input_size,
@@ -63,6 +66,7 @@ class DNCModel(Model):
             activation_gradient_clip=self.activation_gradient_clip,
             engine=self.engine,
             options=MemoryOptions(usage_gradient=self.usage_gradient),
+            bypass_dropout=self.bypass_dropout,
         )
 
 
