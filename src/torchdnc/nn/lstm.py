@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchdnc.checks import check_bound, check_dtype, check_size, check_type
 from torchdnc.engines import unroll
@@ -17,7 +18,37 @@ from torchdnc.types import LSTMState
 class Deep(Recurrent):
     """A controller that is alone: what the baselines share."""
 
-    controller: LSTMController
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        output_size: int | None,
+        num_layers: int,
+        batch_first: bool,
+        activation_gradient_clip: float | None,
+        make_layer: Callable[..., nn.Module],
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        check_size("input_size", input_size)
+        check_size("hidden_size", hidden_size)
+        check_size("num_layers", num_layers)
+        check_dtype("dtype", dtype)
+        check_type("batch_first", batch_first, bool)
+        check_bound("activation_gradient_clip", activation_gradient_clip)
+        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
+        self.batch_first = batch_first
+        self.controller = LSTMController(
+            input_size,
+            hidden_size,
+            num_layers,
+            activation_gradient_clip,
+            make_layer=make_layer,
+            device=device,
+            dtype=dtype,
+        )
+        self.output = linear_output(self.controller.feature_size, output_size, device=device, dtype=dtype)
 
     def _zeros(self, batch_size: int) -> LSTMState:
         return self.controller.initial_state(batch_size)
@@ -61,16 +92,14 @@ class LSTM(Deep):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        check_size("input_size", input_size)
-        check_size("hidden_size", hidden_size)
-        check_size("num_layers", num_layers)
-        check_dtype("dtype", dtype)
-        check_type("batch_first", batch_first, bool)
-        check_bound("activation_gradient_clip", activation_gradient_clip)
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.batch_first = batch_first
-        self.controller = LSTMController(
-            input_size, hidden_size, num_layers, activation_gradient_clip, device=device, dtype=dtype
+        super().__init__(
+            input_size,
+            hidden_size,
+            output_size,
+            num_layers,
+            batch_first,
+            activation_gradient_clip,
+            nn.Linear,
+            device,
+            dtype,
         )
-        self.output = linear_output(self.controller.feature_size, output_size, device=device, dtype=dtype)

@@ -9,10 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchdnc.checks import check_bound, check_dtype, check_size, check_type
-from torchdnc.nn.controllers import LSTMController
+from torchdnc.checks import check_size
 from torchdnc.nn.lstm import Deep
-from torchdnc.nn.recurrent import linear_output
 
 
 class GateNetworks(nn.Module):
@@ -53,8 +51,8 @@ def _network(sizes: list[int], **where: Any) -> nn.Sequential:
 class SuperLSTM(Deep):
     """The paper's deep LSTM with every gate a network of its own, called as a DNC is.
 
-    An LSTM decides by one linear map what to keep, to write and to emit. Networks in its place can compute any relation
-    between what it keeps: what then still sets it apart from a DNC is that it keeps it in activations.
+    An LSTM decides by one linear map what to keep, to write and to emit; here networks decide. What it
+    keeps stays in its activations, where a DNC has a memory.
 
     i, f, o = σ(net[·]), s_t = f s_{t−1} + i tanh(net[·]), h_t = o tanh(s_t), with [·] as in `LSTMController`.
 
@@ -87,25 +85,18 @@ class SuperLSTM(Deep):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__()
-        check_size("input_size", input_size)
         check_size("hidden_size", hidden_size)
-        check_size("num_layers", num_layers)
         check_size("gate_layers", gate_layers, least=0)
         gate_size = hidden_size if gate_size is None else gate_size
         check_size("gate_size", gate_size)
-        check_dtype("dtype", dtype)
-        check_type("batch_first", batch_first, bool)
-        check_bound("activation_gradient_clip", activation_gradient_clip)
-        self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
-        self.batch_first = batch_first
-        self.controller = LSTMController(
+        super().__init__(
             input_size,
             hidden_size,
+            output_size,
             num_layers,
+            batch_first,
             activation_gradient_clip,
-            make_layer=partial(GateNetworks, gate_layers=gate_layers, gate_size=gate_size),
-            device=device,
-            dtype=dtype,
+            partial(GateNetworks, gate_layers=gate_layers, gate_size=gate_size),
+            device,
+            dtype,
         )
-        self.output = linear_output(self.controller.feature_size, output_size, device=device, dtype=dtype)

@@ -42,7 +42,7 @@ class FusedSequence(torch.autograd.Function):
         sizes = call.sizes._replace(keep=keep)
         features, end, kept = forward(team(call.work), sizes, parameters, start, inputs, call.alive, call.fresh)
         if keep:
-            ctx.call, ctx.sizes = call, sizes
+            ctx.call = call
             ctx.save_for_backward(inputs, *leaves, *kept)
         return features, *leaves_of(end)
 
@@ -60,7 +60,7 @@ class FusedSequence(torch.autograd.Function):
         with torch.autocast("cpu", enabled=False):
             kept = Kept(numbers, orders)
             found = backward(
-                team(call.work), ctx.sizes, parameters, inputs, kept, call.alive, call.fresh, d_features, d_end, wanted
+                team(call.work), call.sizes, parameters, inputs, kept, call.alive, call.fresh, d_features, d_end, wanted
             )
         d_parameters = [None] * len(leaves[start - 2 :]) if found.parameters is None else _flat(found.parameters)
         return None, found.inputs, *leaves_of(found.start), *d_parameters
