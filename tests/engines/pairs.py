@@ -32,6 +32,8 @@ class Case:
     clip: float | None = None
     options: MemoryOptions = field(default_factory=MemoryOptions)
     outputs: int | None = None
+    normed: bool = False
+    bidirectional: bool = False
     seed: int = 0
 
 
@@ -50,6 +52,8 @@ def model(case: Case, engine: str, dtype: torch.dtype = torch.float64) -> DNC:
         engine=engine,
         activation_gradient_clip=case.clip,
         options=case.options,
+        interface_norm=case.normed,
+        bidirectional=case.bidirectional,
         dtype=torch.float64,
     )
     with torch.no_grad():

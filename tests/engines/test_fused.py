@@ -33,6 +33,11 @@ CASES = {
     "feedforward masks": Case(T=8, B=4, controller="feedforward", masks=True),
     "clipped": Case(T=6, layers=2, scale=4, clip=0.01),
     "stopped usage": Case(T=6, R=2, options=MemoryOptions(usage_gradient=False)),
+    "normed": Case(T=6, B=3, R=2, normed=True),
+    "normed, one thing of everything": Case(T=2, B=1, I=1, H=1, N=1, W=1, R=1, normed=True),
+    "normed masks": Case(T=9, B=5, N=7, R=2, layers=2, masks=True, normed=True),
+    "bidirectional": Case(T=6, B=3, R=2, bidirectional=True),
+    "bidirectional, normed, masks": Case(T=9, B=5, N=7, R=2, layers=2, masks=True, normed=True, bidirectional=True),
     "saturated": Case(T=6, N=6, R=2, scale=40),
 }
 

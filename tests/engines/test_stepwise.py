@@ -75,11 +75,11 @@ def with_subclass(made: DNC, case: Case) -> None:
 
 def with_hooks(made: DNC, case: Case) -> None:
     made.controller.register_forward_hook(lambda module, arguments, output: (2 * output[0], output[1]))
-    made.interface.register_full_backward_hook(lambda module, d_hidden, d_interface: (3 * d_hidden[0],))  # type: ignore[index]
+    made.interface.register_full_backward_hook(lambda module, d_hidden, d_interface: (3 * d_hidden[0],))
 
 
 def with_replaced_interface(made: DNC, case: Case) -> None:
-    made.interface = nn.Sequential(made.interface, nn.Hardtanh(-0.5, 0.5))  # type: ignore[assignment]
+    made.interface = nn.Sequential(made.interface, nn.Hardtanh(-0.5, 0.5))
 
 
 def with_replaced_layer(made: DNC, case: Case) -> None:
@@ -88,7 +88,7 @@ def with_replaced_layer(made: DNC, case: Case) -> None:
 
 def with_own_forward(made: DNC, case: Case) -> None:
     plain = made.interface.forward
-    made.interface.forward = lambda input: plain(2 * input)  # type: ignore[method-assign]
+    made.interface.forward = lambda input: plain(2 * input)
 
 
 def without_bias(made: DNC, case: Case) -> None:

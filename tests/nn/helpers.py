@@ -84,6 +84,7 @@ MODELS: dict[str, Callable[..., Recurrent]] = {
     "feedforward": partial(make_dnc, num_layers=2, controller="feedforward"),
     "own controller": make_dnc_with_own_controller,
     "features": partial(make_dnc, output_size=None, num_layers=2, read_heads=3),
+    "normed": partial(make_dnc, num_layers=2, read_heads=3, interface_norm=True),
     "clipped": partial(make_dnc, num_layers=2, activation_gradient_clip=0.1),
     "ntm": make_ntm,
     "ntm of many heads": partial(

@@ -31,8 +31,10 @@ def autocasts(device: torch.device) -> bool:
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
-def step(network: Network, step_input: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
-    """One step: χ = [x; r_{t−1}], h = controller(χ), ξ = W_ξ h, then the memory.
+def step(
+    network: Network, step_input: Tensor, state: DNCState, beside: Tensor | None = None
+) -> tuple[Tensor, DNCState]:
+    """One step: χ = [x; r_{t−1}], h = controller(χ), ξ = interface(h), then the memory.
 
     Under autocast the controller runs in the lower precision; the memory, whose sorting, products, softmax
     and links need the digits, keeps the state's.
@@ -41,12 +43,13 @@ def step(network: Network, step_input: Tensor, state: DNCState) -> tuple[Tensor,
         network: the parts of a DNC.
         step_input: [B, I].
         state: the state after the step before.
+        beside: [B, E], features that the interface takes after the controller's; None: none.
     Returns:
         features [B, F + R·W], the controller's and then the words read, and the new state.
     """
     chi = torch.cat([step_input, state.read_words.flatten(-2)], -1)
     hidden, controller = network.controller(chi, state.controller)
-    xi = network.interface(hidden)
+    xi = network.interface(hidden if beside is None else torch.cat([hidden, beside], -1))
     if autocasts(xi.device):
         with torch.autocast(xi.device.type, enabled=False):
             read_words, memory = _memory_step(network, xi.to(state.read_words.dtype), state.memory)
@@ -67,6 +70,7 @@ def run(
     initial: DNCState,
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
+    beside: Tensor | None = None,
 ) -> tuple[Tensor, DNCState]:
     """The step over a whole sequence; see `unroll` for the arguments."""
-    return unroll(partial(step, network), inputs, state, initial, lengths, reset)
+    return unroll(partial(step, network), inputs, state, initial, lengths, reset, beside)

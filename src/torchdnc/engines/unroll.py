@@ -22,27 +22,36 @@ def _choose(condition: Tensor, chosen: S, otherwise: S) -> S:
     return mixed
 
 
+def _of_both(step: Callable[..., Any], input_size: int) -> Callable[[Tensor, Any], Any]:
+    """A step of an input and what is beside it, as one of both in a row."""
+    return lambda both, state: step(both[..., :input_size], state, both[..., input_size:])
+
+
 def unroll(
-    step: Callable[[Tensor, Any], tuple[Tensor, Any]],
+    step: Callable[..., tuple[Tensor, Any]],
     inputs: Tensor,
     state: S,
     initial: S,
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
+    beside: Tensor | None = None,
 ) -> tuple[Tensor, S]:
     """Applies `step` to every time step in turn.
 
     Args:
-        step: (input [B, I], state) -> (features [B, F], state).
+        step: (input [B, I], state) -> (features [B, F], state); see `beside`.
         inputs: [T, B, I].
         state: the state before the first step.
         initial: the state a row is put back to where `reset` says so.
         lengths: [B] integers from 0 to T: a row's state stays as it is from this step on. What the features
             hold there is finite and means nothing.
         reset: [T, B] bool: rows that start afresh before that step; past a row's length it is ignored.
+        beside: [T, B, E], what the step takes besides its input, as a third argument; None: nothing.
     Returns:
         features [T, B, F] and the state after the last step.
     """
+    if beside is not None:
+        step, inputs = _of_both(step, inputs.shape[-1]), torch.cat([inputs, beside], -1)
     alive = None
     if lengths is not None:
         alive = torch.arange(len(inputs), device=inputs.device).unsqueeze(-1) < lengths

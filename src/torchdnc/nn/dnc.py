@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchdnc.checks import check_bound, check_dtype, check_like, check_shape, check_share, check_size, check_type
 from torchdnc.engines import check_engine, select
 from torchdnc.nn.controllers import CONTROLLERS, Controller, check_controller_state
+from torchdnc.nn.lookahead import BackwardLSTM
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
 from torchdnc.nn.resizing import resize_memory
 from torchdnc.ops import interface_size
@@ -42,6 +43,11 @@ class DNC(Recurrent):
         batch_first: inputs and outputs are [B, T, ·] instead of [T, B, ·].
         engine: "auto", or an engine by name.
         options: departures from the paper's memory.
+        interface_norm: the interface vector is normalised, ξ = LayerNorm(W_ξ h + b), with a gain and a bias of its own
+            (Franke et al. 2018).
+        bidirectional: an LSTM of as many layers and units reads the input from its end, and interface and outputs take
+            its h beside the controller's (Franke et al. 2018): what is written depends on what is asked later. Every
+            call is read from its own end; there are no single steps. The controller must be "lstm".
         bypass_dropout: while training, the share of the controller's h that outputs do not see, so that they learn to
             rely on what is read (Franke et al. 2018); the memory sees all of it.
         activation_gradient_clip: bound on the gradient of the controller's activations (the paper: 10); None
@@ -66,6 +72,8 @@ class DNC(Recurrent):
         batch_first: bool = False,
         engine: str = "auto",
         options: MemoryOptions = PAPER,
+        interface_norm: bool = False,
+        bidirectional: bool = False,
         bypass_dropout: float = 0.0,
         activation_gradient_clip: float | None = None,
         device: torch.device | str | None = None,
@@ -83,7 +91,12 @@ class DNC(Recurrent):
         for name, size in sizes.items():
             check_size(name, size)
         check_type("options", options, MemoryOptions)
-        check_type("batch_first", batch_first, bool)
+        for name, switch in {
+            "batch_first": batch_first,
+            "interface_norm": interface_norm,
+            "bidirectional": bidirectional,
+        }.items():
+            check_type(name, switch, bool)
         check_dtype("dtype", dtype)
         check_bound("activation_gradient_clip", activation_gradient_clip)
         check_share("bypass_dropout", bypass_dropout)
@@ -92,6 +105,8 @@ class DNC(Recurrent):
         self.memory_size, self.word_size, self.read_heads = memory_size, word_size, read_heads
         self.batch_first, self.engine, self.options = batch_first, check_engine(engine), options
 
+        if bidirectional and controller != "lstm":
+            raise ValueError(f'controller must be "lstm" where bidirectional is True, got {controller!r}')
         if isinstance(controller, str):
             controller = _named_controller(controller)(
                 input_size + read_heads * word_size,
@@ -104,8 +119,11 @@ class DNC(Recurrent):
         else:
             _check_own_controller(controller, hidden_size * num_layers, activation_gradient_clip)
         self.controller: Any = controller
-        features = hidden_size * num_layers
-        self.interface = nn.Linear(features, interface_size(word_size, read_heads), device=device, dtype=dtype)
+        where: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.backward_lstm = BackwardLSTM(input_size, hidden_size, num_layers, **where) if bidirectional else None
+        self.looks_ahead = bidirectional
+        self.feature_size = features = hidden_size * num_layers * (2 if bidirectional else 1)
+        self.interface: Any = _interface(features, interface_size(word_size, read_heads), interface_norm, **where)
         self.output = linear_output(features + read_heads * word_size, output_size, device=device, dtype=dtype)
         self._enlarge_interface()
 
@@ -116,7 +134,7 @@ class DNC(Recurrent):
 
     @torch.no_grad()
     def _enlarge_interface(self) -> None:
-        self.interface.weight.mul_(INTERFACE_GAIN)
+        next(self.interface.parameters()).mul_(INTERFACE_GAIN)
 
     def resize(self, state: DNCState, memory_size: int) -> DNCState:
         """The state with another number of slots; the model then runs with that many.
@@ -173,12 +191,17 @@ class DNC(Recurrent):
             # A row starts afresh in a memory of the size it has, which may have been resized.
             initial = self._zeros(call.inputs.shape[1], memory_size=call.state.memory.usage.shape[-1])
         run = select(self.engine, self, call.inputs)
-        features, state = run(self, call.inputs, call.state, initial, call.lengths, call.reset)
-        return features, state
+        if self.backward_lstm is None:
+            features, state = run(self, call.inputs, call.state, initial, call.lengths, call.reset)
+            return features, state
+        beside = self.backward_lstm(call.inputs, call.lengths, call.reset)
+        features, state = run(self, call.inputs, call.state, initial, call.lengths, call.reset, beside)
+        hidden, words = features.split([self.feature_size // 2, self.read_heads * self.word_size], -1)
+        return torch.cat([hidden, beside, words], -1), state
 
     def _outputs(self, features: Tensor) -> Tensor:
         if self.bypass_dropout:
-            hidden, words = features.split([self.hidden_size * self.num_layers, self.read_heads * self.word_size], -1)
+            hidden, words = features.split([self.feature_size, self.read_heads * self.word_size], -1)
             features = torch.cat([F.dropout(hidden, self.bypass_dropout, self.training), words], -1)
         return super()._outputs(features)
 
@@ -187,6 +210,11 @@ class DNC(Recurrent):
             f"input_size={self.input_size}, memory_size={self.memory_size}, word_size={self.word_size}, "
             f"read_heads={self.read_heads}, engine={self.engine!r}"
         )
+
+
+def _interface(features: int, size: int, normed: bool, **where: Any) -> nn.Module:
+    linear = nn.Linear(features, size, **where)
+    return nn.Sequential(linear, nn.LayerNorm(size, **where)) if normed else linear
 
 
 def _named_controller(name: str) -> type[Any]:

@@ -34,6 +34,8 @@ class Recurrent(nn.Module, ABC):
     input_size: int
     batch_first: bool
     output: nn.Module
+    looks_ahead: bool = False
+    """Outputs depend on later inputs: padding must be told apart by `lengths`, and there are no single steps."""
 
     @abstractmethod
     def _zeros(self, batch_size: int) -> Any:
@@ -101,7 +103,11 @@ class Recurrent(nn.Module, ABC):
             state: where to start; None for zeros.
         Returns:
             output [B, O] or [O], and the new state.
+        Raises:
+            ValueError, TypeError: an argument does not fit, or the model looks ahead.
         """
+        if self.looks_ahead:
+            raise ValueError("step cannot run a model that looks ahead: give it the whole sequence")
         batched = self._check_input("step_input", step_input, dims=2)
         rows = step_input if batched else step_input.unsqueeze(0)
         call = Call(rows.unsqueeze(0), self._batch_state(state, rows.shape[0], batched), None, None)

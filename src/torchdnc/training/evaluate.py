@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from torchdnc.tasks import Batch, Split, Task, Totals, add_totals
 from torchdnc.tasks.bits import BitTask
@@ -44,8 +44,18 @@ def evaluate(
 
 @torch.no_grad()
 def _score(model: nn.Module, task: Task, batch: Batch) -> Totals:
-    outputs, _ = model(batch.inputs)
-    return task.score(outputs, batch)
+    return task.score(predict(model, batch), batch)
+
+
+def predict(model: nn.Module, batch: Batch) -> Tensor:
+    """The model's outputs [T, B, O]; past a row's end they mean nothing.
+
+    What follows a row's end reaches what the mask asks only in a model that looks ahead; others are spared the
+    lengths, since freezing states costs time.
+    """
+    lengths = {"lengths": batch.lengths} if getattr(model, "looks_ahead", False) else {}
+    outputs: Tensor = model(batch.inputs, **lengths)[0]
+    return outputs
 
 
 def load_run(

@@ -16,7 +16,7 @@ from torchdnc.tasks import Batch, Task
 from torchdnc.training.checkpoint import load_checkpoint, save_checkpoint
 from torchdnc.training.config import RunConfig
 from torchdnc.training.environment import differences, environment
-from torchdnc.training.evaluate import evaluate
+from torchdnc.training.evaluate import evaluate, predict
 from torchdnc.training.folder import new_run, old_run, write_config
 from torchdnc.training.metrics import MetricsFile
 from torchdnc.training.models import check_room
@@ -108,8 +108,7 @@ class _Learner:
 
 def learn(learner: _Learner, task: Task, batch: Batch, settings: Optimizer) -> tuple[float, float]:
     """One update; returns the loss and the gradient's norm before clipping."""
-    # No lengths: what follows a row's end cannot reach what the mask asks, and freezing states costs time.
-    outputs, _ = learner.model(batch.inputs)
+    outputs = predict(learner.model, batch)
     loss = task.loss(outputs, batch)
     learner.optimizer.zero_grad()
     loss.backward()

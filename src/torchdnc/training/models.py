@@ -50,6 +50,10 @@ class DNCModel(Model):
     usage_gradient: bool = True
     """Gradients flow from the usage into the write weights of the step before, as in the paper."""
 
+    interface_norm: bool = False
+    """Layer normalisation of the interface vector, as in ADNC."""
+    bidirectional: bool = False
+    """A second LSTM reads the input from its end, as in BiADNC."""
     bypass_dropout: float = 0.0
     """While training, the share of the controller's activations that outputs do not see; 0.1 in ADNC."""
 
@@ -66,6 +70,8 @@ class DNCModel(Model):
             activation_gradient_clip=self.activation_gradient_clip,
             engine=self.engine,
             options=MemoryOptions(usage_gradient=self.usage_gradient),
+            interface_norm=self.interface_norm,
+            bidirectional=self.bidirectional,
             bypass_dropout=self.bypass_dropout,
         )
 

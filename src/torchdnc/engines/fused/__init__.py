@@ -47,6 +47,7 @@ def run(
     initial: DNCState,
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
+    beside: Tensor | None = None,
     second_derivatives: bool = True,
 ) -> tuple[Tensor, DNCState]:
     """The step over a whole sequence; see `unroll` for the arguments.
@@ -58,4 +59,4 @@ def run(
     from torchdnc.engines.fused import stepwise, whole
 
     way = whole.run if whole.is_built_in(network, inputs) else stepwise.run
-    return way(network, inputs, state, initial, lengths, reset, second_derivatives)
+    return way(network, inputs, state, initial, lengths, reset, beside, second_derivatives)

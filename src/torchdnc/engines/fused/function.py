@@ -20,12 +20,14 @@ from torchdnc.types import DNCState, LSTMState, MemoryState
 class Call(NamedTuple):
     """What a call is besides its tensors.
 
-    work: numbers that it goes through. alive, fresh: [T, B], see `kernels.arrays.Tape`. again: the same call on the
-    reference, as a function of inputs, state and parameters; None to refuse what needs it.
+    work: numbers that it goes through. epsilon: of the interface's normalisation. alive, fresh: [T, B], see
+    `kernels.arrays.Tape`. again: the same call on the reference, as a function of inputs, state and parameters; None to
+    refuse what needs it.
     """
 
     work: int
     sizes: Sizes
+    epsilon: float
     alive: Array
     fresh: Array
     again: Callable[[Tensor, DNCState, Parameters], tuple[Tensor, DNCState]] | None
@@ -40,7 +42,9 @@ class FusedSequence(torch.autograd.Function):
         # In here gradients are off, and `needs_input_grad` says nothing of whether they were on outside.
         keep = call.sizes.keep and any(ctx.needs_input_grad)
         sizes = call.sizes._replace(keep=keep)
-        features, end, kept = forward(team(call.work), sizes, parameters, start, inputs, call.alive, call.fresh)
+        features, end, kept = forward(
+            team(call.work), sizes, parameters, call.epsilon, start, inputs, call.alive, call.fresh
+        )
         if keep:
             ctx.call = call
             ctx.save_for_backward(inputs, *leaves, *kept)
@@ -62,7 +66,7 @@ class FusedSequence(torch.autograd.Function):
             found = backward(
                 team(call.work), call.sizes, parameters, inputs, kept, call.alive, call.fresh, d_features, d_end, wanted
             )
-        d_parameters = [None] * len(leaves[start - 2 :]) if found.parameters is None else _flat(found.parameters)
+        d_parameters = [None] * len(leaves[start - 2 :]) if found.parameters is None else flat(found.parameters)
         return None, found.inputs, *leaves_of(found.start), *d_parameters
 
 
@@ -83,11 +87,15 @@ def _grouped(call: Call, leaves: Sequence[Tensor]) -> tuple[DNCState, Parameters
     state, parameters = state_of(call.sizes, leaves)
     layers = call.sizes.layers
     weights, biases = tuple(parameters[:layers]), tuple(parameters[layers : 2 * layers])
-    return state, Parameters(weights, biases, *parameters[2 * layers :])
+    interface, bias, *others = parameters[2 * layers :]
+    norm = 2 * call.sizes.normed
+    return state, Parameters(weights, biases, interface, bias, tuple(others[:norm]), tuple(others[norm:]))
 
 
-def _flat(parameters: Parameters) -> list[Tensor]:
-    return [*parameters.weights, *parameters.biases, parameters.interface, parameters.interface_bias]
+def flat(parameters: Parameters) -> list[Tensor]:
+    """The tensors of the parameters, in order."""
+    interface = parameters.interface, parameters.interface_bias, *parameters.norm, *parameters.beside
+    return [*parameters.weights, *parameters.biases, *interface]
 
 
 def _again(call: Call, again: Callable[..., Any], inputs: Tensor, *leaves: Tensor) -> Any:

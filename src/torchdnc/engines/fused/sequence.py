@@ -19,12 +19,18 @@ from torchdnc.types import DNCState, LSTMState, MemoryState
 
 
 class Parameters(NamedTuple):
-    """Weights and biases of every layer, [gates·H, I + R·W + (H) + (H below)], and of the interface."""
+    """Weights and biases of every layer, [gates·H, I + R·W + (H) + (H below)], and of the interface.
+
+    norm: gain and bias of the interface's normalisation. beside: one tensor [T, B, X], what else comes to the raw
+    interface at every step. Each is () where there is none.
+    """
 
     weights: tuple[Tensor, ...]
     biases: tuple[Tensor, ...]
     interface: Tensor
     interface_bias: Tensor
+    norm: tuple[Tensor, ...] = ()
+    beside: tuple[Tensor, ...] = ()
 
 
 class Gradients(NamedTuple):
@@ -50,12 +56,19 @@ class Wanted(NamedTuple):
 
 
 def forward(
-    team: Team, sizes: Sizes, parameters: Parameters, start: DNCState, inputs: Tensor, alive: Array, fresh: Array
+    team: Team,
+    sizes: Sizes,
+    parameters: Parameters,
+    epsilon: float,
+    start: DNCState,
+    inputs: Tensor,
+    alive: Array,
+    fresh: Array,
 ) -> tuple[Tensor, DNCState, Kept]:
     """Features [T, B, layers·H + R·W], the state after the last step, and the tape.
 
     Args:
-        team, sizes, parameters: of the call.
+        team, sizes, parameters: of the call. epsilon: of the interface's normalisation.
         start: the state before the first step.
         inputs: [T, B, I].
         alive, fresh: [T, B], see `Tape`.
@@ -70,7 +83,7 @@ def forward(
     features = inputs.new_empty(sizes.T, sizes.B, sizes.layers * sizes.H + sizes.R * sizes.W)
     scratch = _scratch(team, sizes, inputs, replay=False)
     run(
-        "forward", team, sizes, _weights(parameters), flat_rows(start.memory), flat_rows(end), tape, scratch,
+        "forward", team, sizes, _weights(parameters, epsilon), flat_rows(start.memory), flat_rows(end), tape, scratch,
         array(features),
     )  # fmt: skip
     return features, _end(sizes, end, tape), kept
@@ -92,7 +105,8 @@ def backward(
     d_start = room_for(d_end.memory)
     tape = _tape(sizes, kept, None, alive, fresh)
     carried = _carried(sizes, d_end, d_start)
-    found = Found(*_rooms(inputs, tape.gates.shape, tape.interfaces.shape))
+    normals = tape.interfaces.shape if sizes.normed else (0, 0, 0)
+    found = Found(*_rooms(inputs, tape.gates.shape, tape.interfaces.shape, normals))
     scratch = _scratch(team, sizes, inputs, replay=True)
     run(
         "backward", team, sizes, _weights(parameters), tape, scratch, array(d_features), flat_rows(d_end.memory),
@@ -138,10 +152,13 @@ def _places(shapes: Sequence[tuple[int, ...]]) -> list[int]:
     return list(itertools.accumulate((-(-math.prod(shape) // 16) * 16 for shape in shapes), initial=0))
 
 
-def _weights(parameters: Parameters) -> Weights:
+def _weights(parameters: Parameters, epsilon: float = 0.0) -> Weights:
     first, *others = parameters.weights
     layers = torch.cat([weight.flatten() for weight in parameters.weights]) if others else first.flatten()
-    return Weights(array(layers), array(parameters.interface.flatten()), array(parameters.interface_bias))
+    gain, norm_bias = parameters.norm or (first.new_empty(0), first.new_empty(0))
+    (beside,) = parameters.beside or (first.new_empty(0, 0, 0),)
+    interface = array(parameters.interface.flatten()), array(parameters.interface_bias)
+    return Weights(array(layers), *interface, array(gain), array(norm_bias), epsilon, array(beside))
 
 
 def _stacked(layers: tuple[Tensor, ...], like: Tensor) -> Array:
@@ -160,6 +177,7 @@ def _tape_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
         "cells": (cells, places, B, H),
         "squashed": (cells, steps, B, H),
         "interfaces": (steps, B, interface_size(W, R)),
+        "normals": (steps * sizes.normed, B, interface_size(W, R) + 1),
         "rows": (places, B, tape_size(N, R)),
         "reads": (places, B, R * W),
         "memories": (kept, B, N * W),
@@ -263,5 +281,15 @@ def _of_parameters(sizes: Sizes, inputs: Tensor, tape: Tape, found: Found) -> Pa
         weights.append(d_gates.t() @ torch.cat([inputs, reads, *own, *below], -1).flatten(0, 1))
         biases.append(d_gates.sum(0))
     above = torch.cat(tuple(hidden[:, 1:]), -1).flatten(0, 1)
-    d_interfaces = torch.from_numpy(found.interfaces).flatten(0, 1)
-    return Parameters(tuple(weights), tuple(biases), d_interfaces.t() @ above, d_interfaces.sum(0))
+    d_interfaces = torch.from_numpy(found.interfaces)
+    d_flat = d_interfaces.flatten(0, 1)
+    norm = _of_norm(tape, found) if sizes.normed else ()
+    beside = (d_interfaces,) if sizes.beside else ()
+    return Parameters(tuple(weights), tuple(biases), d_flat.t() @ above, d_flat.sum(0), norm, beside)
+
+
+def _of_norm(tape: Tape, found: Found) -> tuple[Tensor, ...]:
+    """The gradients of gain and bias; where a row had ended its gradients are 0 and its tape holds anything."""
+    alive = torch.from_numpy(tape.alive).unsqueeze(-1)
+    d_normals, normals = torch.from_numpy(found.normals), torch.from_numpy(tape.normals)[..., :-1]
+    return (d_normals * normals.masked_fill(~alive, 0)).sum((0, 1)), d_normals.sum((0, 1))

@@ -31,11 +31,12 @@ def run(
     initial: DNCState,
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
+    beside: Tensor | None = None,
     second_derivatives: bool = True,
 ) -> tuple[Tensor, DNCState]:
     """The step over a whole sequence; see `unroll` for the arguments, `fused.run` for the last one."""
     call = Call(network.word_size, network.read_heads, network.options, second_derivatives)
-    return unroll(partial(step, network, call), inputs, state, initial, lengths, reset)
+    return unroll(partial(step, network, call), inputs, state, initial, lengths, reset, beside)
 
 
 class Call(NamedTuple):
@@ -47,11 +48,13 @@ class Call(NamedTuple):
     second_derivatives: bool
 
 
-def step(network: Network, call: Call, step_input: Tensor, state: DNCState) -> tuple[Tensor, DNCState]:
+def step(
+    network: Network, call: Call, step_input: Tensor, state: DNCState, beside: Tensor | None = None
+) -> tuple[Tensor, DNCState]:
     """One step, as `reference.step` makes it: the controller and the interface are the network's own modules."""
     chi = torch.cat([step_input, state.read_words.flatten(-2)], -1)
     hidden, controller = network.controller(chi, state.controller)
-    interface = network.interface(hidden)
+    interface = network.interface(hidden if beside is None else torch.cat([hidden, beside], -1))
     # The kernels believe the sizes that they are told.
     check_shape("interface", interface, (len(chi), interface_size(call.word_size, call.read_heads)))
     read_words, *leaves = FusedAccess.apply(call, interface.to(state.read_words.dtype), *state.memory)

@@ -5,17 +5,17 @@ from __future__ import annotations
 import math
 from functools import partial
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.functional import linear
+from torch.nn.functional import layer_norm, linear
 from torch.nn.modules.module import _has_any_global_hook
 
 from torchdnc.engines import reference
-from torchdnc.engines.fused.function import Call, FusedSequence, leaves_of, state_of
+from torchdnc.engines.fused.function import Call, FusedSequence, flat, leaves_of, state_of
 from torchdnc.engines.fused.kernels.arrays import Sizes
 from torchdnc.engines.fused.sequence import Parameters
 from torchdnc.ops import interface_size
@@ -28,12 +28,41 @@ def is_built_in(network: Any, inputs: Tensor) -> bool:
     # Of the class itself: a subclass may compute something else.
     if not vars(type(controller)).get("fusible", False) or _has_any_global_hook():
         return False
-    layers = (*controller.layers, network.interface)
-    if any(map(_is_watched, (controller, *layers))) or any(type(layer) is not nn.Linear for layer in layers):
+    interface = _interface(network.interface)
+    if interface is None or _is_watched(controller):
+        return False
+    maps = (*controller.layers, interface.linear)
+    if any(type(layer) is not nn.Linear for layer in maps):
+        return False
+    layers = maps if interface.norm is None else (*maps, interface.norm)
+    if any(map(_is_watched, layers)):
         return False
     if any(layer.bias is None or layer.weight.dtype != inputs.dtype for layer in layers):
         return False
-    return [tuple(layer.weight.shape) for layer in layers] == _shapes(network, inputs.shape[-1])
+    return [tuple(layer.weight.shape) for layer in maps] == _shapes(network, inputs.shape[-1])
+
+
+class Interface(NamedTuple):
+    """The layers of an interface that kernels know."""
+
+    linear: nn.Linear
+    norm: nn.LayerNorm | None
+
+
+def _interface(module: Any) -> Interface | None:
+    """A linear map, maybe with a normalisation behind it; None if it is anything else."""
+    if type(module) is nn.Linear:
+        return Interface(module, None)
+    if type(module) is not nn.Sequential or _is_watched(module):
+        return None
+    if [type(part) for part in module] != [nn.Linear, nn.LayerNorm]:
+        return None
+    linear: Any = module[0]
+    norm: Any = module[1]
+    # It may normalise over other dimensions, or be without a gain.
+    return (
+        Interface(linear, norm) if norm.normalized_shape == (linear.out_features,) and norm.elementwise_affine else None
+    )
 
 
 def _is_watched(module: nn.Module) -> bool:
@@ -47,7 +76,7 @@ def _shapes(network: Any, input_size: int) -> list[tuple[int, int]]:
     H = controller.hidden_size
     width = input_size + words + H * controller.recurrent
     layers = [(controller.outputs_per_unit * H, width + H * (layer > 0)) for layer in range(controller.num_layers)]
-    return [*layers, (interface_size(network.word_size, network.read_heads), H * controller.num_layers)]
+    return [*layers, (interface_size(network.word_size, network.read_heads), network.feature_size)]
 
 
 def run(
@@ -57,6 +86,7 @@ def run(
     initial: DNCState,
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
+    beside: Tensor | None = None,
     second_derivatives: bool = True,
 ) -> tuple[Tensor, DNCState]:
     """The whole sequence; arguments as `fused.run` has them."""
@@ -65,26 +95,41 @@ def run(
     fresh = np.zeros_like(alive) if reset is None else alive & reset.numpy()
     if lengths is not None:
         inputs = inputs.masked_fill(~torch.from_numpy(alive).unsqueeze(-1), 0)
-    layers, interface = network.controller.layers, network.interface
-    again = partial(_on_the_reference, network, initial, lengths, reset) if second_derivatives else None
-    weights = [*(layer.weight for layer in layers), interface.weight]
+    parameters, epsilon = _parameters(network, beside)
+    again = partial(_on_the_reference, network, epsilon, initial, lengths, reset) if second_derivatives else None
+    weights = [*parameters.weights, parameters.interface]
     work = T * (state.memory.link.numel() + state.memory.memory.numel() + B * sum(map(Tensor.numel, weights)))
-    sizes = _sizes(network, inputs, state)
+    sizes = _sizes(network, inputs, state, parameters)
     features, *ends = FusedSequence.apply(
-        Call(work, sizes, alive, fresh, again),
-        inputs,
-        *leaves_of(state),
-        *(layer.weight for layer in layers),
-        *(layer.bias for layer in layers),
-        interface.weight,
-        interface.bias,
+        Call(work, sizes, epsilon, alive, fresh, again), inputs, *leaves_of(state), *flat(parameters)
     )
     end, _ = state_of(sizes, ends)
     return features, end
 
 
+def _parameters(network: Any, beside: Tensor | None) -> tuple[Parameters, float]:
+    """What the kernels need of the modules, and the normalisation's ε."""
+    layer, norm = _interface(network.interface) or (network.interface, None)
+    layers = network.controller.layers
+    own, share = layer.weight, None
+    if beside is not None:
+        # The share of what is beside the controller's features is one product for all steps.
+        own, theirs = own.split([own.shape[1] - beside.shape[2], beside.shape[2]], 1)
+        share = linear(beside, theirs)
+    parameters = Parameters(
+        weights=tuple(layer.weight for layer in layers),
+        biases=tuple(layer.bias for layer in layers),
+        interface=own,
+        interface_bias=layer.bias,
+        norm=() if norm is None else (norm.weight, norm.bias),
+        beside=() if share is None else (share,),
+    )
+    return parameters, 0.0 if norm is None else norm.eps
+
+
 def _on_the_reference(
     network: Any,
+    epsilon: float,
     initial: DNCState,
     lengths: Tensor | None,
     reset: Tensor | None,
@@ -98,15 +143,29 @@ def _on_the_reference(
     weights |= {f"{name}.bias": bias for name, bias in zip(names, parameters.biases, strict=True)}
     same: Any = SimpleNamespace(
         controller=lambda chi, state: functional_call(network.controller, weights, (chi, state)),
-        interface=lambda hidden: linear(hidden, parameters.interface, parameters.interface_bias),
+        interface=partial(_interface_again, parameters, epsilon),
         word_size=network.word_size,
         read_heads=network.read_heads,
         options=network.options,
     )
-    return reference.run(same, inputs, state, initial, lengths, reset)
+    return reference.run(same, inputs, state, initial, lengths, reset, *parameters.beside)
 
 
-def _sizes(network: Any, inputs: Tensor, state: DNCState) -> Sizes:
+def _interface_again(parameters: Parameters, epsilon: float, features: Tensor) -> Tensor:
+    """The interface of the controller's features and, where there is one, the share that stands beside them."""
+    hidden, *others = features.split_with_sizes(_widths(parameters), -1)
+    raw = sum(others, linear(hidden, parameters.interface, parameters.interface_bias))
+    if not parameters.norm:
+        return raw
+    gain, bias = parameters.norm
+    return layer_norm(raw, raw.shape[-1:], gain, bias, epsilon)
+
+
+def _widths(parameters: Parameters) -> list[int]:
+    return [parameters.interface.shape[1], *(share.shape[2] for share in parameters.beside)]
+
+
+def _sizes(network: Any, inputs: Tensor, state: DNCState, parameters: Parameters) -> Sizes:
     T, B, I = inputs.shape
     controller, memory = network.controller, state.memory
     bound = controller.activation_gradient_clip
@@ -122,6 +181,8 @@ def _sizes(network: Any, inputs: Tensor, state: DNCState) -> Sizes:
         recurrent=isinstance(state.controller, LSTMState),
         bound=math.inf if bound is None else bound,
         through_writes=network.options.usage_gradient,
+        normed=bool(parameters.norm),
+        beside=bool(parameters.beside),
         keep=torch.is_grad_enabled(),
         every=max(1, math.isqrt(T)),
     )

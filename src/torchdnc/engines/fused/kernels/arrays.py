@@ -25,8 +25,8 @@ class Sizes(NamedTuple):
     """Numbers of a call.
 
     layers: of the controller; recurrent: it is an LSTM; bound: of its activations' gradients; through_writes: gradients
-    flow from the usage into the write weights before; keep: the tape is for a backward pass; every: steps between two
-    checkpoints.
+    flow from the usage into the write weights before; normed: the raw interface is normalised; beside: it has a share
+    of its own at every step; keep: the tape is for a backward pass; every: steps between two checkpoints.
     """
 
     T: int
@@ -40,27 +40,35 @@ class Sizes(NamedTuple):
     recurrent: bool
     bound: float
     through_writes: bool
+    normed: bool
+    beside: bool
     keep: bool
     every: int
 
 
 class Weights(NamedTuple):
     """controller: the weights of all layers, flat, one after another, each [gates·H, I + R·W + (H) + (H below)];
-    interface: flat, of [X, layers·H]; interface_bias [X]."""
+    interface: flat, of [X, layers·H]; interface_bias [X]; gain, norm_bias [X] and epsilon: of its normalisation; beside
+    [T, B, X]: what else comes to the raw interface at every step. What a call does not have is of no size."""
 
     controller: Array
     interface: Array
     interface_bias: Array
+    gain: Array
+    norm_bias: Array
+    epsilon: float
+    beside: Array
 
 
 class Tape(NamedTuple):
     """What forward leaves for backward; without `keep` there are two places, used in turn, and one step.
 
     gates [layers, T, B, gates·H]: their inputs' share, then squashed. hidden, cells [layers, places, B, H];
-    squashed [layers, steps, B, H]: tanh of the cells. interfaces [steps, B, X]: squashed. rows [places, B, ·]: see
-    `layout.tape_parts`. orders [steps, B, N]: the free lists. reads [places, B, R·W]. memory [B, N·W], link [B, N·N]:
-    of the latest step. memories, links: the same before every `every`-th step. alive [T, B]: before a row's end;
-    fresh [T, B]: rows that start afresh, from zeros, never past their end.
+    squashed [layers, steps, B, H]: tanh of the cells. interfaces [steps, B, X]: squashed. normals [steps, B, X + 1]:
+    see `interface.normalize`. rows [places, B, ·]: see `layout.tape_parts`. orders [steps, B, N]: the free lists. reads
+    [places, B, R·W]. memory [B, N·W], link [B, N·N]: of the latest step. memories, links: the same before every
+    `every`-th step. alive [T, B]: before a row's end; fresh [T, B]: rows that start afresh, from zeros, never past
+    their end.
     """
 
     gates: Array
@@ -68,6 +76,7 @@ class Tape(NamedTuple):
     cells: Array
     squashed: Array
     interfaces: Array
+    normals: Array
     rows: Array
     orders: Array
     reads: Array
@@ -94,10 +103,11 @@ class Carried(NamedTuple):
 
 
 class Found(NamedTuple):
-    """Gradients that every step leaves, of the raw gates and of the raw interface; shapes as on the tape."""
+    """Gradients that every step leaves, of the raw gates, of the raw interface and of the normalised one [T, B, X]."""
 
     gates: Array
     interfaces: Array
+    normals: Array
 
 
 class Scratch(NamedTuple):

@@ -6,7 +6,44 @@ from numba import njit
 
 from torchdnc.engines.fused.kernels.layout import interface_parts
 from torchdnc.engines.fused.kernels.options import EXACT
-from torchdnc.engines.fused.kernels.vectors import oneplus, sigmoid_in_place
+from torchdnc.engines.fused.kernels.simd import first_lanes, fma, lanes, like, load, spread, store, sum_lanes
+from torchdnc.engines.fused.kernels.vectors import oneplus, sigmoid_in_place, total
+
+
+@njit(**EXACT)
+def normalize(xi, normal, gain, bias, epsilon, size):
+    """x := (ξ − mean ξ) / s, which is kept in `normal`, and s behind it; ξ := gain ∘ x + bias; s = sqrt(var ξ + ε)."""
+    share = xi.dtype.type(1) / xi.dtype.type(size)
+    mean, acc = spread(total(xi, size) * share), like(xi, 0)
+    for k in range(0, size, lanes(xi)):
+        n = size - k
+        x = first_lanes(load(xi, k, n) - mean, like(xi, 0), n)
+        acc = fma(x, x, acc)
+    deviation = xi.dtype.type(math.sqrt(sum_lanes(acc) * share + xi.dtype.type(epsilon)))
+    normal[size] = deviation
+    scale = spread(xi.dtype.type(1) / deviation)
+    for k in range(0, size, lanes(xi)):
+        n = size - k
+        x = (load(xi, k, n) - mean) * scale
+        store(normal, k, x, n)
+        store(xi, k, fma(load(gain, k, n), x, load(bias, k, n)), n)
+
+
+@njit(**EXACT)
+def normalize_backward(normal, d_xi, gain, size):
+    """d_xi: gradient of the normalised ξ -> of the raw one: (g − mean g − x mean(g ∘ x)) / s with g = gain ∘ d_xi."""
+    share = d_xi.dtype.type(1) / d_xi.dtype.type(size)
+    plain = along = like(d_xi, 0)
+    for k in range(0, size, lanes(d_xi)):
+        n = size - k
+        g = load(gain, k, n) * load(d_xi, k, n)
+        plain, along = plain + g, fma(g, load(normal, k, n), along)
+    mean, slope = spread(sum_lanes(plain) * share), spread(sum_lanes(along) * share)
+    scale = spread(d_xi.dtype.type(1) / normal[size])
+    for k in range(0, size, lanes(d_xi)):
+        n = size - k
+        g = load(gain, k, n) * load(d_xi, k, n)
+        store(d_xi, k, (g - mean - load(normal, k, n) * slope) * scale, n)
 
 
 @njit(**EXACT)

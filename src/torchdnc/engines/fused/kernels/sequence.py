@@ -11,6 +11,7 @@ from torchdnc.engines.fused.kernels.controller import (
     lstm_row,
     lstm_row_backward,
 )
+from torchdnc.engines.fused.kernels.interface import normalize, normalize_backward
 from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
 from torchdnc.engines.fused.kernels.memory import step_row, write
 from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
@@ -49,7 +50,7 @@ def _forward(thread, threads, team, sizes, weights, start, end, tape, scratch, f
                 copy(tape.links[t // sizes.every, b], tape.link[b], N * N)
         _control(mine, t, before, now, sizes, weights, tape, scratch, features)
         for b in range(mine.first, mine.last):
-            _remember(mine, b, t, before, now, sizes, tape, scratch)
+            _remember(mine, b, t, before, now, sizes, weights, tape, scratch)
             if mine.piece == 0:
                 copy(features[t, b, sizes.layers * sizes.H :], tape.reads[now, b], R * W)
         wait(mine)
@@ -73,7 +74,7 @@ def _backward(thread, threads, team, sizes, weights, tape, scratch, d_features, 
             if k == sizes.every - 1 or t == sizes.T - 1:
                 _replay(mine, b, t - k, t + 1, sizes, tape, scratch)
                 wait(mine)
-            _remember_backward(mine, b, t, k, sizes, tape, scratch, d_features, carried, found)
+            _remember_backward(mine, b, t, k, sizes, weights, tape, scratch, d_features, carried, found)
         wait(mine)
         _control_backward(mine, t, sizes, weights, tape, scratch, carried, found)
         wait(mine)
@@ -93,7 +94,7 @@ def _begin(b, sizes, start, tape):
 
 
 @njit(**INLINED)
-def _remember(mine, b, t, before, now, sizes, tape, scratch):
+def _remember(mine, b, t, before, now, sizes, weights, tape, scratch):
     """One step of a row's memory."""
     N, W, R, place = sizes.N, sizes.W, sizes.R, t if sizes.keep else 0
     prev, row, order = tape.rows[before, b], tape.rows[now, b], tape.orders[place, b]
@@ -108,8 +109,11 @@ def _remember(mine, b, t, before, now, sizes, tape, scratch):
     if tape.fresh[t, b]:
         prev = scratch.nothing
     if tape.alive[t, b]:
+        xi = tape.interfaces[place, b]
+        if sizes.normed and mine.piece == 0:
+            normalize(xi, tape.normals[place, b], weights.gain, weights.norm_bias, weights.epsilon, xi.shape[0])
         step_row(
-            mine, prev, row, order, tape.interfaces[place, b], memory, memory, link, link, reads, scratch.work, N, W, R
+            mine, prev, row, order, xi, memory, memory, link, link, reads, scratch.work, N, W, R
         )  # fmt: skip
 
 
@@ -144,6 +148,8 @@ def _control(mine, t, before, now, sizes, weights, tape, scratch, features):
     interfaces = tape.interfaces[t if sizes.keep else 0]
     for b in range(mine.first, mine.last):
         copy(interfaces[b, first:], weights.interface_bias[first:], last - first)
+        if sizes.beside:
+            add(interfaces[b, first:], weights.beside[t, b, first:], last - first)
     add_product(
         interfaces[mine.first, first:], width, features[t, mine.first], features.shape[2],
         weights.interface[first * wide :], wide, rows, wide, last - first,
@@ -188,13 +194,15 @@ def _squash(b, t, layer, before, now, first, last, sizes, tape, scratch):
 
 
 @njit(**INLINED)
-def _remember_backward(mine, b, t, k, sizes, tape, scratch, d_features, carried, found):
+def _remember_backward(mine, b, t, k, sizes, weights, tape, scratch, d_features, carried, found):
     """Through one step of a row's memory; leaves the gradient of h that comes from the features in the scratch."""
     N, W, R = sizes.N, sizes.W, sizes.R
     wide = sizes.layers * sizes.H
     if not tape.alive[t, b]:
         if mine.piece == 0:
             clear(found.interfaces[t, b], found.interfaces.shape[2])
+            if sizes.normed:
+                clear(found.normals[t, b], found.normals.shape[2])
             clear(scratch.hidden[b], wide)
         return
     if mine.piece == 0:
@@ -209,6 +217,10 @@ def _remember_backward(mine, b, t, k, sizes, tape, scratch, d_features, carried,
         memory_prev, scratch.memories[k + 1, b], link, tape.rows, tape.alive, b, first, t, carried.memory.memory[b],
         carried.memory.link[b], carried.weightings[b], carried.reads[b], scratch.work, N, W, R, sizes.through_writes,
     )  # fmt: skip
+    if sizes.normed and mine.piece == 0:
+        d_xi = found.interfaces[t, b]
+        copy(found.normals[t, b], d_xi, d_xi.shape[0])
+        normalize_backward(tape.normals[t, b], d_xi, weights.gain, d_xi.shape[0])
     if tape.fresh[t, b] and mine.piece == 0:
         clear(carried.memory.memory[b], N * W)
         clear(carried.memory.link[b], N * N)
