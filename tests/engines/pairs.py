@@ -59,6 +59,10 @@ def model(case: Case, engine: str, dtype: torch.dtype = torch.float64) -> DNC:
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.mul_(case.scale)
+        if case.normed:
+            # Its gain and bias begin at 1 and 0, which would hide what is done with them.
+            for parameter in made.interface[1].parameters():
+                parameter.add_(torch.randn_like(parameter))
     return made.to(dtype)
 
 

@@ -58,18 +58,55 @@ class Feedforward:
         return np.concatenate(activations, axis=1)
 
 
-def dnc_by_hand(model, controller, inputs, memory, r):
-    """Outputs, memory state and read words of a sequence, from `memory` and the read words `r` before it."""
-    W_xi, b_xi = affine(model.interface)
+def interface_by_hand(interface, h):
+    """A linear map, and the layer norm behind it where there is one."""
+    if isinstance(interface, nn.Linear):
+        weight, bias = affine(interface)
+        return h @ weight.T + bias
+    linear, norm = interface
+    raw, (gain, bias) = interface_by_hand(linear, h), affine(norm)
+    mean = raw.mean(1, keepdims=True)
+    return gain * (raw - mean) / np.sqrt(((raw - mean) ** 2).mean(1, keepdims=True) + 1e-5) + bias
+
+
+def dnc_by_hand(model, controller, inputs, memory, r, ahead=None):
+    """Outputs, memory state and read words of a sequence, from `memory` and the read words `r` before it.
+
+    ahead: what is known of the inputs from each step on, [T, B, ·].
+    """
     weight, b_y = affine(model.output)
-    W_y, W_r = np.split(weight, [model.interface.in_features], axis=1)
+    W_y, W_r = np.split(weight, [weight.shape[1] - r[0].size], axis=1)
     outputs = []
-    for x in inputs.numpy():
+    for t, x in enumerate(inputs.numpy()):
         h = controller(np.concatenate([x, r.reshape(len(x), -1)], axis=1))
-        xi = oracle.split_interface(h @ W_xi.T + b_xi, model.word_size, model.read_heads)
+        if ahead is not None:
+            h = np.concatenate([h, ahead[t]], axis=1)
+        xi = oracle.split_interface(interface_by_hand(model.interface, h), model.word_size, model.read_heads)
         r, memory = oracle.access(xi, memory)
         outputs.append(h @ W_y.T + r.reshape(len(x), -1) @ W_r.T + b_y)
     return np.stack(outputs), memory, r
+
+
+class LSTMFromTheEnd:
+    """The layers of a `BackwardLSTM` as those of a deep LSTM, run over the inputs in reverse."""
+
+    def __init__(self, backward_lstm):
+        self.layers = backward_lstm.layers
+
+    def __call__(self, inputs: Array) -> Array:
+        inputs = inputs[::-1]
+        found: list[Array] = []
+        for lstm in self.layers:
+            U, V, b, c = arrays(lstm.parameters())
+            h = s = np.zeros((inputs.shape[1], lstm.hidden_size))
+            outputs = []
+            for x in np.concatenate([inputs, *found[-1:]], axis=2):
+                i, f, candidate, o = np.split(x @ U.T + b + h @ V.T + c, 4, axis=1)
+                s = oracle.sigmoid(f) * s + oracle.sigmoid(i) * np.tanh(candidate)
+                h = oracle.sigmoid(o) * np.tanh(s)
+                outputs.append(h)
+            found.append(np.stack(outputs))
+        return np.concatenate(found, axis=2)[::-1]
 
 
 CONTROLLERS = {"lstm": DeepLSTM, "feedforward": Feedforward}
@@ -85,6 +122,31 @@ def test_dnc_is_the_papers(controller, num_layers, read_heads, engine):
     by_hand = CONTROLLERS[controller](model.controller, *map(arrays, state.controller))
     memory = dict(zip(MemoryState._fields, arrays(state.memory), strict=True))
     expected, memory, read_words = dnc_by_hand(model, by_hand, inputs, memory, state.read_words.numpy())
+    outputs, final = model(inputs, state)
+    assert_close(outputs, expected, 1e-10)
+    assert_close(final.memory, memory, 1e-10)
+    assert_close(final.read_words, read_words, 1e-10)
+
+
+def vary(norm):
+    """Gain and bias begin at 1 and 0, which would hide what is done with them."""
+    with torch.no_grad():
+        norm.weight.copy_(random(*norm.weight.shape, seed=8))
+        norm.bias.copy_(random(*norm.bias.shape, seed=9))
+
+
+@pytest.mark.parametrize("engine", ["reference", "auto"])
+@pytest.mark.parametrize("num_layers", [1, 2])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_the_interface_is_normalised_and_sees_both_directions(bidirectional, num_layers, engine):
+    options: Any = {"bidirectional": bidirectional, "interface_norm": True, "engine": engine}
+    model = make_dnc(num_layers=num_layers, read_heads=2, **options)
+    vary(model.interface[1])
+    inputs, state = random(STEPS, BATCH, INPUTS), reached_state(model, BATCH)
+    by_hand = DeepLSTM(model.controller, *map(arrays, state.controller))
+    ahead = LSTMFromTheEnd(model.backward_lstm)(inputs.numpy()) if bidirectional else None
+    memory = dict(zip(MemoryState._fields, arrays(state.memory), strict=True))
+    expected, memory, read_words = dnc_by_hand(model, by_hand, inputs, memory, state.read_words.numpy(), ahead)
     outputs, final = model(inputs, state)
     assert_close(outputs, expected, 1e-10)
     assert_close(final.memory, memory, 1e-10)
