@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from torchdnc.types import PAPER, MemoryOptions
+
 Array = Any
 """An array or a scalar of float64."""
 
@@ -85,9 +87,14 @@ def cosine(u: Array, v: Array) -> Array:
 
 
 @rowwise
-def content_weights(memory: Array, keys: Array, strengths: Array) -> Array:
+def content_weights(memory: Array, keys: Array, strengths: Array, written: Array | None = None) -> Array:
+    slots = [i for i in range(len(memory)) if written is None or written[i] == 1]
+
     def look_up(key: Array, strength: Array) -> Array:
-        return softmax(np.array([strength * cosine(key, word) for word in memory]))
+        weights = np.zeros(len(memory))
+        if slots:
+            weights[slots] = softmax(np.array([strength * cosine(key, memory[i]) for i in slots]))
+        return weights
 
     if keys.ndim == 1:
         return look_up(keys, strengths)
@@ -123,6 +130,11 @@ def allocation_weights(usage: Array) -> Array:
 @rowwise
 def write_weights(content: Array, allocation: Array, alloc_gate: Array, write_gate: Array) -> Array:
     return write_gate * (alloc_gate * allocation + (1 - alloc_gate) * content)
+
+
+@rowwise
+def written(written_prev: Array, write_weights: Array) -> Array:
+    return np.array([1.0 if w > 0 else z for z, w in zip(written_prev, write_weights, strict=True)])
 
 
 @rowwise
@@ -171,22 +183,28 @@ def read_words(memory: Array, read_weights: Array) -> Array:
     return np.array([sum(w * word for w, word in zip(head, memory, strict=True)) for head in read_weights])
 
 
-def access(interface: dict[str, Array], state: dict[str, Array]) -> tuple[Array, dict[str, Array]]:
-    """One step in the paper's order: usage, write, link, read."""
+def access(
+    interface: dict[str, Array], state: dict[str, Array], options: MemoryOptions = PAPER
+) -> tuple[Array, dict[str, Array]]:
+    """One step in the paper's order: usage, write, link, read. Parts and fields that no option needs are not there."""
     xi, prev, new = interface, state, dict[str, Array]()
+    only = lambda state: [state["written"]] if options.skip_unwritten else []  # noqa: E731
 
     psi = retention(xi["free_gates"], prev["read_weights"])
     new["usage"] = usage(prev["usage"], prev["write_weights"], psi)
 
-    found = content_weights(prev["memory"], xi["write_key"], xi["write_strength"])
+    found = content_weights(prev["memory"], xi["write_key"], xi["write_strength"], *only(prev))
     fresh = allocation_weights(new["usage"])
     new["write_weights"] = write_weights(found, fresh, xi["alloc_gate"], xi["write_gate"])
     new["memory"] = erase_and_write(prev["memory"], new["write_weights"], xi["erase"], xi["write_vector"])
 
+    if options.skip_unwritten:
+        new["written"] = written(prev["written"], new["write_weights"])
+
     new["link"] = link(prev["link"], prev["precedence"], new["write_weights"])
     new["precedence"] = precedence(prev["precedence"], new["write_weights"])
 
-    content = content_weights(new["memory"], xi["read_keys"], xi["read_strengths"])
+    content = content_weights(new["memory"], xi["read_keys"], xi["read_strengths"], *only(new))
     forward, backward = directional_weights(new["link"], prev["read_weights"])
     new["read_weights"] = read_weights(backward, content, forward, xi["read_modes"])
     return read_words(new["memory"], new["read_weights"]), {name: new[name] for name in state}

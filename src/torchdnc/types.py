@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from torchdnc.checks import check_type
+
 if TYPE_CHECKING:
     from jaxtyping import Float
 elif "jaxtyping" in sys.modules:
@@ -36,6 +38,8 @@ Memory: TypeAlias = Float[Tensor, "*B N W"]
 Link: TypeAlias = Float[Tensor, "*B N N"]
 ReadModes: TypeAlias = Float[Tensor, "*B R 3"]
 
+Unused: TypeAlias = tuple[()]
+
 Rows: TypeAlias = slice | Sequence[int] | Sequence[bool] | Tensor
 
 BACKWARD: Final = 0
@@ -45,22 +49,24 @@ CONTENT: Final = 1
 FORWARD: Final = 2
 """Place of the forward mode in `read_modes`."""
 
+UNUSED: Final[Any] = ()
+"""What a field of a state or of an interface holds unless an option needs it."""
+
 S = TypeVar("S", bound="tuple[Any, ...]")
 
 
 @dataclass(frozen=True)
 class MemoryOptions:
-    """What the memory does where papers differ; the default is the paper (Graves et al. 2016, Methods).
-
-    usage_gradient: gradients flow from the usage into the write weights of the step before. `False` stops
-        them there, as DeepMind's published code does.
-    """
+    """What the memory does where papers differ; the default is the paper (Graves et al. 2016, Methods)."""
 
     usage_gradient: bool = True
+    """Gradients flow from the usage into the write weights of the step before; DeepMind's code stops them there."""
+    skip_unwritten: bool = False
+    """Content look-ups pass over slots never written to, so that a larger memory gives the same outputs."""
 
     def __post_init__(self) -> None:
-        if not isinstance(self.usage_gradient, bool):
-            raise TypeError(f"usage_gradient must be True or False, got {self.usage_gradient!r}")
+        for name in ("usage_gradient", "skip_unwritten"):
+            check_type(name, getattr(self, name), bool)
 
 
 PAPER: Final = MemoryOptions()
@@ -89,6 +95,8 @@ class MemoryState(NamedTuple):
     memory [B, N, W]; usage [B, N] in [0, 1]; precedence [B, N], sum at most 1; link [B, N, N], where
     `link[b, i, j]` says how much slot i was written right after slot j, zero on its diagonal;
     write_weights [B, N] and read_weights [B, R, N], each weighting of sum at most 1.
+    A field behind these is () unless an option needs it: written [B, N], 1 where a slot was ever written to
+    and 0 elsewhere (`skip_unwritten`).
     """
 
     memory: Memory
@@ -97,6 +105,7 @@ class MemoryState(NamedTuple):
     link: Link
     write_weights: Weights
     read_weights: HeadWeights
+    written: Weights = UNUSED
 
     def detach(self) -> MemoryState:
         """The same values, cut from the graph that made them."""

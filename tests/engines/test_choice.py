@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from tests.engines.pairs import Case, model, worst
+from torchdnc import MemoryOptions, engines
 from torchdnc.engines import reference, select
 
 CASE = Case()
@@ -41,6 +43,32 @@ def test_torch_func_goes_to_the_reference_and_is_refused_by_name() -> None:
     named = model(CASE, "fused")
     with pytest.raises(ValueError, match=r'engine "fused" cannot run this call: a torch.func transform is active'):
         torch.func.vmap(named)(batch)
+
+
+@pytest.mark.parametrize(
+    ("options", "lacked"),
+    [({"skip_unwritten": True}, "skip_unwritten")],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_an_option_that_it_lacks_goes_to_the_reference_which_is_said_once(
+    options: dict[str, Any], lacked: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engines._say.cache_clear()
+    case = replace(CASE, options=MemoryOptions(**options))
+    expected = model(case, "reference")(inputs())[0]
+    for told in (True, False):
+        assert torch.equal(model(case, "auto")(inputs())[0], expected)
+        sentence = f"does not have the option {lacked}"
+        assert capsys.readouterr().err.count(sentence) == told
+    with pytest.raises(ValueError, match=f'engine "fused" cannot run this call: it {sentence}; use engine='):
+        model(case, "fused")(inputs())
+
+
+def test_nothing_is_said_where_it_is_no_options_fault(capsys: pytest.CaptureFixture[str]) -> None:
+    engines._say.cache_clear()
+    made = model(replace(CASE, options=MemoryOptions(skip_unwritten=True)), "auto")
+    torch.func.vmap(lambda x: made(x)[0])(inputs().unsqueeze(0))
+    assert capsys.readouterr().err == ""
 
 
 def test_autocast_goes_to_the_reference_and_is_refused_by_name() -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch.autograd import gradcheck
+from torch.utils import _pytree as pytree
 
 from tests.ops import inputs
 from tests.ops.inputs import KINDS, Sizes, edges, full, ordinary, saturated, tied
@@ -109,7 +110,8 @@ def cases_of(name: str, kind: Function, every: int = 1) -> list[Values]:
 @by_equation
 def test_gradients_are_found_by_name_and_take_the_same_arguments(name: str) -> None:
     equation = EQUATIONS[name].op
-    arguments = list(inspect.signature(equation).parameters)
+    parameters = inspect.signature(equation).parameters.values()
+    arguments = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
     assert list(inspect.signature(gradient_of(equation)).parameters)[: len(arguments)] == arguments
 
 
@@ -152,7 +154,7 @@ def roll_out(access: Function, options: MemoryOptions, vectors: Tensor, *start: 
     for vector in vectors:
         read_words, state = access(ops.split_interface(vector, W, R), state, options)
         words.append(read_words)
-    return torch.stack(words), *state
+    return torch.stack(words), *pytree.tree_leaves(state)
 
 
 @torch.inference_mode()
@@ -166,12 +168,12 @@ def by_hand(options: MemoryOptions, vectors: Tensor, *start: Tensor) -> list[Ten
         read_words, state = ops.access(xi, states[-1], options)
         words.append(read_words)
         states.append(state)
-    d_words, *d_end = random_like([torch.stack(words), *states[-1]])
+    d_words, *d_end = random_like([torch.stack(words), *pytree.tree_leaves(states[-1])])
     d_state, d_vectors = MemoryState(*d_end), []
     for t in reversed(range(len(steps))):
         d_xi, d_state = derivation.access_backward(steps[t], states[t], states[t + 1], d_words[t], d_state, options)
         d_vectors.append(derivation.split_interface_backward(steps[t], d_xi))
-    return [torch.stack(d_vectors[::-1]), *d_state]
+    return [torch.stack(d_vectors[::-1]), *pytree.tree_leaves(d_state)]
 
 
 def of_sequence(options: MemoryOptions, *given: Tensor) -> tuple[Values, Values]:
@@ -181,7 +183,7 @@ def of_sequence(options: MemoryOptions, *given: Tensor) -> tuple[Values, Values]
 def sequence(kind: Function, sizes: Sizes) -> list[Tensor]:
     """The interface vectors of three steps and an initial state."""
     vectors = torch.stack([torch.tensor(kind(sizes, seed)["interface"]) for seed in range(3)])
-    return [vectors, *[torch.tensor(kind(sizes)[name]) for name in MemoryState._fields]]
+    return [vectors, *[torch.tensor(kind(sizes)[name]) for name in inputs.state_fields()]]
 
 
 @by_options
@@ -207,14 +209,14 @@ def test_access_under_autograd(kind: Function, options: MemoryOptions) -> None:
 
 
 def test_access_has_the_gradient_of_finite_differences() -> None:
+    names = inputs.interface_fields() + inputs.state_fields()
+
     def step(*leaves: Tensor) -> tuple[Tensor, ...]:
-        parts = len(Interface._fields)
-        read_words, state = derivation.access(Interface(*leaves[:parts]), MemoryState(*leaves[parts:]))
-        return read_words, *state
+        values = dict(zip(names, leaves, strict=True))
+        return (*pytree.tree_leaves(derivation.access(inputs.interface_of(values), inputs.state_of(values))),)
 
     values = ordinary(Sizes(1, 4, 2, 2))
-    leaves = [torch.tensor(values[name]).requires_grad_() for name in Interface._fields + MemoryState._fields]
-    assert gradcheck(step, leaves)
+    assert gradcheck(step, [torch.tensor(values[name]).requires_grad_() for name in names])
 
 
 @by_options

@@ -15,6 +15,7 @@ from torchdnc.tasks.copy import Copy
 from torchdnc.training import find_recipe, load_recipe, train
 from torchdnc.training.evaluate import load_run
 from torchdnc.training.models import DNCModel
+from torchdnc.types import PAPER, MemoryOptions
 
 TASK = Copy(bits=3, max_length=4)
 STEPS = 60
@@ -24,10 +25,10 @@ some ten times that after these steps, and as much as the loss itself after some
 
 
 @cache
-def curve(engine: Any, dtype: torch.dtype, seed: int, usage_gradient: bool = True) -> Tensor:
+def curve(engine: Any, dtype: torch.dtype, seed: int, options: MemoryOptions = PAPER) -> Tensor:
     """The loss at every step."""
     torch.manual_seed(seed)
-    settings = DNCModel(32, memory_size=8, word_size=8, read_heads=1, engine=engine, usage_gradient=usage_gradient)
+    settings = DNCModel(32, memory_size=8, word_size=8, read_heads=1, engine=engine, options=options)
     model = settings.build(TASK.spec).to(dtype)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
@@ -55,7 +56,8 @@ def test_curves_overlap(dtype: torch.dtype, seed: int) -> None:
 
 @pytest.mark.parametrize("dtype", BANDS, ids=str)
 def test_bands_see_a_gradient_that_lacks_a_part(dtype: torch.dtype) -> None:
-    assert apart(curve("fused", dtype, 0, usage_gradient=False), curve("reference", dtype, 0)) > 3 * BANDS[dtype]
+    stopped = curve("fused", dtype, 0, MemoryOptions(usage_gradient=False))
+    assert apart(stopped, curve("reference", dtype, 0)) > 3 * BANDS[dtype]
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from tests.conftest import assert_close
-from torchdnc import DNC, LSTM, NTM, SuperLSTM
+from torchdnc import DNC, LSTM, NTM, MemoryOptions, SuperLSTM
 from torchdnc.nn.recurrent import Recurrent
 
 INPUTS, HIDDEN, OUTPUTS = 3, 5, 2
@@ -86,6 +86,7 @@ MODELS: dict[str, Callable[..., Recurrent]] = {
     "features": partial(make_dnc, output_size=None, num_layers=2, read_heads=3),
     "normed": partial(make_dnc, num_layers=2, read_heads=3, interface_norm=True),
     "clipped": partial(make_dnc, num_layers=2, activation_gradient_clip=0.1),
+    "unwritten slots skipped": partial(make_dnc, options=MemoryOptions(skip_unwritten=True)),
     "ntm": make_ntm,
     "ntm of many heads": partial(
         make_ntm, read_heads=2, write_heads=3, shift_range=2, num_layers=2, controller="feedforward"
@@ -158,7 +159,8 @@ def measure(model: nn.Module, run: Run, inputs: Tensor, state: Any) -> dict[str,
     state = pytree.tree_map(lambda leaf: leaf.clone().requires_grad_(), state)
     outputs, final = run(inputs, state)
     sources = dict(model.named_parameters()) | {"inputs": inputs} | named_leaves(state)
-    gradients = torch.autograd.grad(weighted_sum((outputs, final)), list(sources.values()))
+    # A state may hold constants, of which nothing has a gradient.
+    gradients = torch.autograd.grad(weighted_sum((outputs, final)), list(sources.values()), materialize_grads=True)
     names = [f"gradient of {name}" for name in sources]
     return {"outputs": outputs} | named_leaves(final) | dict(zip(names, gradients, strict=True))
 

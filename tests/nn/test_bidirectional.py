@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -103,7 +104,7 @@ def test_outputs_see_both_and_dropout_meets_both():
 
 
 def test_parameters_are_drawn_anew():
-    model = make()
+    model: Any = make()
     before = [parameter.clone() for parameter in model.backward_lstm.parameters()]
     model.reset_parameters()
     assert all((old != new).any() for old, new in zip(before, model.backward_lstm.parameters(), strict=True))
@@ -117,4 +118,4 @@ def test_no_single_steps_and_no_other_controller():
             DNC(3, 5, controller=controller, bidirectional=True)
     for name in ("bidirectional", "interface_norm"):
         with pytest.raises(TypeError, match=f"{name} must be of type bool"):
-            DNC(3, 5, **{name: 1})
+            make_dnc(**{name: 1})

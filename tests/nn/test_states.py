@@ -20,11 +20,13 @@ from tests.nn.helpers import (
     assert_same_state,
     make_dnc,
     measure,
+    named_leaves,
     random,
     reached_state,
     unbatched,
 )
-from torchdnc import DNCState, LSTMState, MemoryState
+from torchdnc import DNCState, LSTMState, MemoryOptions, MemoryState
+from torchdnc.types import UNUSED
 
 STEPS, BATCH = 5, 3
 
@@ -88,7 +90,8 @@ def test_a_detached_state_is_a_constant(model):
     """Truncated back-propagation: the second piece's gradient is that from a state of plain numbers."""
     inputs = random(STEPS, BATCH, INPUTS)
     state: Any = model(inputs)[1]
-    assert all(leaf.requires_grad for leaf in pytree.tree_leaves(state))
+    moving = {name for name, leaf in named_leaves(state).items() if leaf.requires_grad}
+    assert moving == named_leaves(state).keys() - {".memory.written"}
     detached = state.detach()
     assert not any(leaf.requires_grad for leaf in pytree.tree_leaves(detached))
     copied = pytree.tree_map(lambda leaf: torch.from_numpy(leaf.detach().numpy().copy()), state)
@@ -122,38 +125,42 @@ def test_rows_of_a_state_go_on_as_they_would_have(model, rows):
         assert_same_state(unbatched(some_final, i), one)
 
 
+SLOT_DIMS = {"memory": [1], "link": [1, 2], "read_weights": [2]}
+"""Where the slots of a batch's state are; elsewhere [1]."""
+
+
 def grown(state, memory_size):
     """The memory in larger arrays of zeros."""
-    N, larger = state.usage.shape[-1], []
-    for leaf, slot_dims in zip(state, ([1], [1], [1], [1, 2], [1], [2]), strict=True):
-        shape = [memory_size if dim in slot_dims else size for dim, size in enumerate(leaf.shape)]
-        array = np.zeros(shape)
-        array[tuple(slice(N if dim in slot_dims else None) for dim in range(leaf.dim()))] = leaf.numpy()
-        larger.append(torch.from_numpy(array))
-    return MemoryState(*larger)
+    N, larger = state.usage.shape[-1], state._asdict()
+    for name, leaf in larger.items():
+        if isinstance(leaf, torch.Tensor):
+            slot_dims = SLOT_DIMS.get(name, [1])
+            array = np.zeros([memory_size if dim in slot_dims else size for dim, size in enumerate(leaf.shape)])
+            array[tuple(slice(N if dim in slot_dims else None) for dim in range(leaf.dim()))] = leaf.numpy()
+            larger[name] = torch.from_numpy(array)
+    return MemoryState(**larger)
 
 
 def shrunk(state, memory_size):
     """The memory of each row at the slots that a plain sort puts first."""
-    rows = []
-    for row in range(len(state.usage)):
-        memory, usage, precedence, link, write, read = (leaf[row].numpy() for leaf in state)
+    smaller: dict[str, list[torch.Tensor]] = {name: [] for name in state._fields}
+    for row, usage in enumerate(state.usage):
         by_usage = sorted(range(len(usage)), key=lambda slot: (-usage[slot], slot))
         kept = sorted(by_usage[:memory_size])
-        parts = (
-            memory[kept],
-            usage[kept],
-            precedence[kept],
-            link[np.ix_(kept, kept)],
-            write[kept],
-            read[:, kept],
-        )
-        rows.append([torch.from_numpy(part) for part in parts])
-    return MemoryState(*(torch.stack(leaves) for leaves in zip(*rows, strict=True)))
+        for name, leaf in state._asdict().items():
+            if isinstance(leaf, torch.Tensor):
+                part = leaf[row]
+                for dim in SLOT_DIMS.get(name, [1]):
+                    part = torch.stack([part.select(dim - 1, slot) for slot in kept], dim - 1)
+                smaller[name].append(part)
+    return MemoryState(**{name: torch.stack(rows) if rows else UNUSED for name, rows in smaller.items()})
+
+
+MEMORIES = [{}, {"num_layers": 2, "read_heads": 3}, {"options": MemoryOptions(skip_unwritten=True)}]
 
 
 @pytest.mark.parametrize(("memory_size", "by_hand"), [(9, grown), (SLOTS, grown), (4, shrunk), (1, shrunk)])
-@pytest.mark.parametrize("options", [{}, {"num_layers": 2, "read_heads": 3}], ids=str)
+@pytest.mark.parametrize("options", MEMORIES, ids=str)
 def test_a_resized_state_runs_on(options, memory_size, by_hand):
     model, other = make_dnc(**options), make_dnc(memory_size=memory_size, **options)
     inputs, state = random(STEPS, BATCH, INPUTS), reached_state(model, BATCH)

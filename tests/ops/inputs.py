@@ -7,10 +7,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch.utils import _pytree as pytree
 
 from tests import oracle
 from torchdnc import ops
-from torchdnc.types import Interface, MemoryState
+from torchdnc.types import PAPER, UNUSED, Interface, MemoryOptions, MemoryState
 
 Values = dict[str, Any]
 
@@ -37,19 +38,41 @@ class Case(NamedTuple):
     arguments: tuple[str, ...]
 
 
-def _access(*tensors: Any) -> Any:
-    interface, state = tensors[: len(Interface._fields)], tensors[len(Interface._fields) :]
-    words, new = ops.access(Interface(*interface), MemoryState(*state))
-    return words, *new
+def interface_fields(options: MemoryOptions = PAPER) -> tuple[str, ...]:
+    """The parts of the interface that there are under these options."""
+    return Interface._fields
 
 
-def _oracle_access(*arrays: Any) -> Any:
-    interface, state = arrays[: len(Interface._fields)], arrays[len(Interface._fields) :]
-    words, new = oracle.access(
-        dict(zip(Interface._fields, interface, strict=True)),
-        dict(zip(MemoryState._fields, state, strict=True)),
-    )
-    return words, *new.values()
+def state_fields(options: MemoryOptions = PAPER) -> tuple[str, ...]:
+    """The fields of a state that hold a tensor under these options."""
+    unused = set() if options.skip_unwritten else {"written"}
+    return tuple(name for name in MemoryState._fields if name not in unused)
+
+
+def interface_of(values: Values, options: MemoryOptions = PAPER) -> Interface:
+    return Interface(**{name: values[name] for name in interface_fields(options)})
+
+
+def state_of(values: Values, options: MemoryOptions = PAPER) -> MemoryState:
+    fields = dict.fromkeys(MemoryState._fields, UNUSED) | {name: values[name] for name in state_fields(options)}
+    return MemoryState(**fields)
+
+
+def access_case(options: MemoryOptions = PAPER, note: str = "") -> Case:
+    """A step under these options."""
+    of_interface, of_state = interface_fields(options), state_fields(options)
+
+    def access(*tensors: Any) -> Any:
+        values = dict(zip(of_interface + of_state, tensors, strict=True))
+        return (*pytree.tree_leaves(ops.access(interface_of(values, options), state_of(values, options), options)),)
+
+    def by_oracle(*arrays: Any) -> Any:
+        values = dict(zip(of_interface + of_state, arrays, strict=True))
+        xi, state = ({name: values[name] for name in names} for names in (of_interface, of_state))
+        words, new = oracle.access(xi, state, options)
+        return words, *new.values()
+
+    return Case("access" + note, access, by_oracle, of_interface + of_state)
 
 
 def _case(name: str, *arguments: str, note: str = "") -> Case:
@@ -76,8 +99,25 @@ CASES = [
     _case("directional_weights", "link", "read_weights"),
     _case("read_weights", "backward", "read_content", "forward", "read_modes"),
     _case("read_words", "memory", "read_weights"),
-    Case("access", _access, _oracle_access, Interface._fields + MemoryState._fields),
+    access_case(),
 ]
+"""The paper's equations and their step."""
+
+OPTIONS = {
+    "unwritten slots skipped": MemoryOptions(skip_unwritten=True),
+}
+"""Each option alone, and some together."""
+
+VARIANTS = [
+    _case("content_weights", "memory", "read_keys", "read_strengths", "looked_at", note=" of written slots"),
+    _case("content_weights", "memory", "write_key", "write_strength", "looked_at", note=" of a head in written slots"),
+    _case("written", "written", "write_weights"),
+    *(access_case(options, f", {name}") for name, options in OPTIONS.items()),
+]
+"""What an option changes."""
+
+CONSTANTS = {"written", "looked_at"}
+"""Arguments that have no gradient."""
 
 
 def ordinary(sizes: Sizes, seed: int = 0) -> Values:
@@ -115,6 +155,8 @@ def ordinary(sizes: Sizes, seed: int = 0) -> Values:
         "backward": weighting(B, R, N),
         "read_content": weighting(B, R, N),
         "forward": weighting(B, R, N),
+        "looked_at": random.integers(0, 2, (B, N)).astype(float),
+        "written": random.integers(0, 2, (B, N)).astype(float),
     }
 
 
@@ -130,6 +172,9 @@ def edges(sizes: Sizes, seed: int = 0) -> Values:
     values["usage"][values["usage"] == values["usage"].min(-1, keepdims=True)] = 0
     values["usage"][values["usage"] == values["usage"].max(-1, keepdims=True)] = 1
     values["retention"][:, -1] = 0
+    values["looked_at"][0] = 0
+    # The slot that is freed, and therefore written to: gradients do not jump there.
+    values["written"][:] = np.arange(1, sizes.N + 1) < sizes.N
     return values
 
 
@@ -142,9 +187,9 @@ def first_step(sizes: Sizes, seed: int = 0) -> Values:
 
 
 def full(sizes: Sizes, seed: int = 0) -> Values:
-    """Every usage at 1 and nothing freed."""
+    """Every slot written to, every usage at 1 and nothing freed."""
     values = ordinary(sizes, seed)
-    values["usage"][:] = values["retention"][:] = 1
+    values["usage"][:] = values["retention"][:] = values["written"][:] = 1
     values["free_gates"][:] = 0
     return values
 
@@ -185,12 +230,12 @@ def double(values: Any) -> torch.Tensor:
 def tensors(case: Case, values: Values, dtype: torch.dtype, requires_grad: bool = False) -> list[Any]:
     """The case's arguments as tensors; sizes stay numbers."""
 
-    def convert(value: Any) -> Any:
-        if isinstance(value, int):
-            return value
-        return torch.tensor(value, dtype=dtype, requires_grad=requires_grad)
+    def convert(name: str) -> Any:
+        if isinstance(values[name], int):
+            return values[name]
+        return torch.tensor(values[name], dtype=dtype, requires_grad=requires_grad and name not in CONSTANTS)
 
-    return [convert(values[name]) for name in case.arguments]
+    return [convert(name) for name in case.arguments]
 
 
 def arrays(arguments: list[Any]) -> list[Any]:

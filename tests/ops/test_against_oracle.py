@@ -3,14 +3,29 @@
 import numpy as np
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 from tests.conftest import assert_close
-from tests.ops.inputs import CASES, KINDS, SIZES, Sizes, arrays, edges, ordinary, tensors
+from tests.ops.inputs import (
+    CASES,
+    KINDS,
+    OPTIONS,
+    SIZES,
+    VARIANTS,
+    Sizes,
+    access_case,
+    arrays,
+    edges,
+    interface_of,
+    ordinary,
+    state_of,
+    tensors,
+)
 from torchdnc import ops
-from torchdnc.types import Interface, MemoryState
+from torchdnc.types import PAPER, MemoryState
 
 DTYPES = [torch.float64, torch.float32]
-by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+by_name = pytest.mark.parametrize("case", CASES + VARIANTS, ids=lambda case: case.name)
 by_dtype = pytest.mark.parametrize("dtype", DTYPES, ids=str)
 
 
@@ -62,9 +77,11 @@ def test_arguments_are_left_as_they_were(case):
         assert np.array_equal(now, then)
 
 
-def test_access_gives_a_state():
-    case = CASES[-1]
-    arguments = tensors(case, ordinary(Sizes(2, 5, 3, 2)), torch.float64)
-    _, state = ops.access(Interface(*arguments[:10]), MemoryState(*arguments[10:]))
+@pytest.mark.parametrize("options", [PAPER, *OPTIONS.values()], ids=str)
+def test_access_gives_a_state_of_the_same_shapes(options):
+    case = access_case(options)
+    values = dict(zip(case.arguments, tensors(case, ordinary(Sizes(2, 5, 3, 2)), torch.float64), strict=True))
+    before = state_of(values, options)
+    _, state = ops.access(interface_of(values, options), before, options)
     assert type(state) is MemoryState
-    assert [tuple(leaf.shape) for leaf in state] == [tuple(leaf.shape) for leaf in arguments[10:]]
+    assert pytree.tree_map(torch.Tensor.size, state) == pytree.tree_map(torch.Tensor.size, before)

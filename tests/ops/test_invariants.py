@@ -5,9 +5,10 @@ from typing import NamedTuple
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from torch.utils import _pytree as pytree
 
 from tests.conftest import assert_close
-from tests.ops.inputs import Sizes, double, ordinary
+from tests.ops.inputs import Sizes, double, ordinary, state_of
 from torchdnc.ops import access, allocation_weights, interface_size, split_interface
 from torchdnc.types import MemoryState
 
@@ -57,7 +58,8 @@ def rolls(draw):
 
 def states_of(roll):
     """All states of a roll as one, time before batch."""
-    return MemoryState(*map(torch.stack, zip(*roll.states, strict=True)))
+    together: MemoryState = pytree.tree_map(lambda *leaves: torch.stack(leaves), *roll.states)
+    return together
 
 
 def assert_weighting(weights):
@@ -128,7 +130,7 @@ def test_a_one_hot_read_mode_takes_one_way_and_no_other(roll, mode):
 
 def untied(sizes):
     """A state in which no two usages are the same."""
-    return MemoryState(*[double(ordinary(sizes)[name]) for name in MemoryState._fields])
+    return state_of({name: double(value) for name, value in ordinary(sizes).items()})
 
 
 def assume_no_ties(states):

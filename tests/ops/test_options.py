@@ -4,6 +4,7 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 import torch
+from torch.utils import _pytree as pytree
 
 from tests.conftest import assert_close
 from torchdnc import MemoryOptions, MemoryState
@@ -35,8 +36,8 @@ def roll_out(vectors, options, between=lambda state: state):
 
 def gradient(vectors, *arguments):
     words, state = roll_out(vectors, *arguments)
-    leaves = (words, *state)
-    return torch.autograd.grad(sum(leaf.square().sum() for leaf in leaves), vectors)[0]
+    leaves = pytree.tree_leaves((words, state))
+    return torch.autograd.grad(torch.stack([leaf.square().sum() for leaf in leaves]).sum(), vectors)[0]
 
 
 def cut_writes(state):
@@ -48,7 +49,7 @@ def test_values_are_the_same_without_the_usage_gradient():
     vectors = interfaces(5)
     (words, state), (paper_words, paper_state) = roll_out(vectors, STOPPED), roll_out(vectors, PAPER)
     assert torch.equal(words, paper_words)
-    for leaf, paper_leaf in zip(state, paper_state, strict=True):
+    for leaf, paper_leaf in zip(*map(pytree.tree_leaves, (state, paper_state)), strict=True):
         assert torch.equal(leaf, paper_leaf)
 
 
@@ -72,7 +73,7 @@ def test_write_weights_of_the_step_before_get_no_gradient_without_it():
     given = start()._replace(write_weights=torch.full((B, N), 0.2, dtype=torch.float64, requires_grad=True))
     for options, expected in ((PAPER, True), (STOPPED, False)):
         words, state = access(split_interface(interfaces(1)[0], W, R), given, options)
-        total = torch.stack([leaf.sum() for leaf in (words, *state)]).sum()
+        total = torch.stack([leaf.sum() for leaf in pytree.tree_leaves((words, state))]).sum()
         (slope,) = torch.autograd.grad(total, given.write_weights, allow_unused=True)
         assert (slope is not None and slope.abs().min() > 0) == expected
 

@@ -5,9 +5,8 @@ import pytest
 
 from tests import oracle
 from tests.conftest import assert_only_close
-from tests.ops.inputs import Sizes, double, ordinary
+from tests.ops.inputs import Sizes, double, interface_of, ordinary, state_fields, state_of
 from torchdnc.ops import access
-from torchdnc.types import Interface, MemoryState
 
 
 def step(**fixed):
@@ -15,9 +14,9 @@ def step(**fixed):
     values = ordinary(Sizes(2, 5, 3, 2))
     for name, value in fixed.items():
         values[name][:] = value
-    interface = Interface(*[double(values[name]) for name in Interface._fields])
-    words, state = access(interface, MemoryState(*[double(values[name]) for name in MemoryState._fields]))
-    new = {name: leaf.numpy() for name, leaf in state._asdict().items()}
+    given = {name: double(value) for name, value in values.items()}
+    words, state = access(interface_of(given), state_of(given))
+    new = {name: getattr(state, name).numpy() for name in state_fields()}
     return values, new, words.numpy()
 
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from tests.conftest import assert_close
-from tests.ops.inputs import Sizes, double, edges, ordinary
+from tests.ops.inputs import Sizes, double, edges, interface_of, ordinary, state_of
 from tests.ops.test_against_oracle import by_dtype
 from torchdnc.ops import access, erase_and_write, read_weights, read_words, write_weights
-from torchdnc.types import BACKWARD, CONTENT, FORWARD, Interface, MemoryState
+from torchdnc.types import BACKWARD, CONTENT, FORWARD
 
 
 def memory_step(kind=ordinary, dtype=torch.float64, **interface):
@@ -15,8 +15,9 @@ def memory_step(kind=ordinary, dtype=torch.float64, **interface):
     values = {name: torch.as_tensor(value) for name, value in kind(Sizes(3, 5, 4, 3)).items()}
     for name, value in interface.items():
         values[name] = torch.full_like(values[name], value)
-    state = MemoryState(*[values[name].to(dtype) for name in MemoryState._fields])
-    words, new = access(Interface(*[values[name].to(dtype) for name in Interface._fields]), state)
+    values = {name: value.to(dtype) for name, value in values.items()}
+    state = state_of(values)
+    words, new = access(interface_of(values), state)
     return state, new, words
 
 

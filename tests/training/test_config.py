@@ -25,8 +25,9 @@ from torchdnc.training import (
 )
 from torchdnc.training.plain import to_toml
 
+OPTIONS = MemoryOptions(usage_gradient=False, skip_unwritten=True)
 CONFIGS = [
-    TINY,
+    replace(TINY, model=DNCModel(options=OPTIONS)),
     RunConfig(RepeatCopy(), LSTMModel(num_layers=2), goal=Goal("wrong_bits", 1e-5), max_minutes=0.5),
     RunConfig(
         BAbI(tasks=(1, 6), data_dir=Path("some where"), vocabulary=("-", 'a"b', "c\\d")),
@@ -52,8 +53,8 @@ def test_kinds_are_named() -> None:
 
 
 def test_toml_of_known_data() -> None:
-    data = {"a": 1, "b": None, "c": {"d": [1, 2], "e": True, "f": "x"}, "g": 1e-05}
-    assert to_toml(data) == 'a = 1\ng = 1e-05\n\n[c]\nd = [1, 2]\ne = true\nf = "x"'
+    data = {"a": 1, "b": None, "c": {"d": [1, 2], "e": True, "f": "x", "h": {"i": 0}}, "g": 1e-05}
+    assert to_toml(data) == 'a = 1\ng = 1e-05\n\n[c]\nd = [1, 2]\ne = true\nf = "x"\n\n[c.h]\ni = 0'
 
 
 @pytest.mark.parametrize(
@@ -77,6 +78,8 @@ def test_toml_of_known_data() -> None:
         (PLAIN | {"model": {"kind": "lstm", "memory_size": 3}}, "model has no option 'memory_size'"),
         (PLAIN | {"model": {"kind": "dnc", "controller": "gru"}}, "controller must be one of 'lstm', 'feedforw"),
         (PLAIN | {"optimizer": {"name": "sgd"}}, "optimizer.name must be one of 'rmsprop', 'adam', got 'sgd'"),
+        (PLAIN | {"model": {"kind": "dnc", "options": {"linkz": 3}}}, "model.options has no option 'linkz'"),
+        (PLAIN | {"model": {"kind": "dnc", "options": {"skip_unwritten": 1}}}, "skip_unwritten must be true or false"),
         (PLAIN | {"optimizer": 3}, "optimizer must be Optimizer, got 3"),
         (PLAIN | {"optimizer": {"name": "adam", "momentum": 0.9}}, 'momentum belongs to "rmsprop", got 0.9'),
         (PLAIN | {"optimizer": {"name": "adam", "decay": 0.9}}, 'decay belongs to "rmsprop", got 0.9'),
@@ -116,12 +119,12 @@ def test_recipes_are_whole() -> None:
         assert RunConfig.from_dict(tomllib.loads(to_toml(config.to_dict()))) == config
 
 
-@pytest.mark.parametrize("usage_gradient", [True, False])
-def test_usage_gradient_reaches_the_model(usage_gradient: bool) -> None:
-    model = DNCModel(4, 4, 4, 1, usage_gradient=usage_gradient).build(TINY.task.spec)
+@pytest.mark.parametrize("options", [MemoryOptions(), MemoryOptions(usage_gradient=False, skip_unwritten=True)])
+def test_options_reach_the_model(options: MemoryOptions) -> None:
+    model = DNCModel(4, 4, 4, 1, options=options).build(TINY.task.spec)
     assert isinstance(model, DNC)
-    assert model.options == MemoryOptions(usage_gradient=usage_gradient)
-    assert DNCModel().usage_gradient
+    assert model.options == options
+    assert DNCModel().options == MemoryOptions()
 
 
 def test_recipe_of_the_paper() -> None:

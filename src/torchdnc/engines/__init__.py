@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.util
+import sys
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -42,10 +43,18 @@ def select(name: str, network: reference.Network, inputs: Tensor) -> Callable[..
         return reference.run
     reason = fused.refusal(network, inputs) if fused else "it is not installed"
     if reason is None:
-        return partial(fused.run, second_derivatives=name == "auto")
+        return functools.partial(fused.run, second_derivatives=name == "auto")
     if name == "fused":
         raise ValueError(f'engine "fused" cannot run this call: {reason}; use engine="reference" or "auto"')
+    if fused and reason == fused.lacking(network.options):
+        _say(f'engine "auto" takes the reference, not the faster "fused": {reason}')
     return reference.run
+
+
+@functools.cache
+def _say(sentence: str) -> None:
+    """Says it on stderr, once in a process. Not as a warning, which would end a program that makes errors of them."""
+    print(f"torchdnc: {sentence}", file=sys.stderr, flush=True)
 
 
 __all__ = ["ENGINES", "check_engine", "reference", "select", "unroll"]

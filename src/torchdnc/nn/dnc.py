@@ -15,7 +15,7 @@ from torchdnc.nn.lookahead import BackwardLSTM
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
 from torchdnc.nn.resizing import resize_memory
 from torchdnc.ops import interface_size
-from torchdnc.types import PAPER, DNCState, MemoryOptions, MemoryState
+from torchdnc.types import PAPER, UNUSED, DNCState, MemoryOptions, MemoryState
 
 # An LSTM's first activations are about a tenth. PyTorch's own weights would make keys, written words and gates as
 # small, and what is read too faint to learn from: with these an interface starts with numbers of about one.
@@ -157,17 +157,18 @@ class DNC(Recurrent):
         return state._replace(memory=resize_memory(state.memory, memory_size))
 
     def _zeros(self, batch_size: int, memory_size: int | None = None) -> DNCState:
-        B, N, W, R = batch_size, memory_size or self.memory_size, self.word_size, self.read_heads
         zeros = next(self.interface.parameters()).new_zeros
-        memory = MemoryState(
-            memory=zeros(B, N, W),
-            usage=zeros(B, N),
-            precedence=zeros(B, N),
-            link=zeros(B, N, N),
-            write_weights=zeros(B, N),
-            read_weights=zeros(B, R, N),
-        )
-        return DNCState(self.controller.initial_state(batch_size), memory, zeros(B, R, W))
+        shapes = self._memory_shapes((batch_size,), memory_size or self.memory_size)
+        memory = MemoryState(**dict.fromkeys(MemoryState._fields, UNUSED) | {n: zeros(s) for n, s in shapes.items()})
+        read_words = zeros(batch_size, self.read_heads, self.word_size)
+        return DNCState(self.controller.initial_state(batch_size), memory, read_words)
+
+    def _memory_shapes(self, batch: tuple[int, ...], memory_size: int) -> dict[str, tuple[int, ...]]:
+        """Shapes of the fields of a memory's state, but for those that no option needs."""
+        N, W, R = memory_size, self.word_size, self.read_heads
+        shapes = {"memory": (*batch, N, W), "usage": (*batch, N), "precedence": (*batch, N), "link": (*batch, N, N)}
+        shapes |= {"write_weights": (*batch, N), "read_weights": (*batch, R, N)}
+        return shapes | ({"written": (*batch, N)} if self.options.skip_unwritten else {})
 
     def _check_state(self, state: Any, batch: tuple[int, ...]) -> None:
         check_type("state", state, DNCState)
@@ -175,12 +176,15 @@ class DNC(Recurrent):
         W, R, like = self.word_size, self.read_heads, next(self.interface.parameters())
         check_shape("state.memory.memory", state.memory.memory, (*batch, None, W))
         check_like("state.memory.memory", state.memory.memory, like)
-        N = state.memory.memory.shape[-2]
-        shapes = {"usage": (*batch, N), "precedence": (*batch, N), "link": (*batch, N, N)}
-        shapes |= {"write_weights": (*batch, N), "read_weights": (*batch, R, N)}
-        for name, shape in shapes.items():
-            check_shape(f"state.memory.{name}", getattr(state.memory, name), shape)
-            check_like(f"state.memory.{name}", getattr(state.memory, name), like)
+        shapes = self._memory_shapes(batch, state.memory.memory.shape[-2])
+        for name, leaf in state.memory._asdict().items():
+            if name in shapes:
+                check_shape(f"state.memory.{name}", leaf, shapes[name])
+                check_like(f"state.memory.{name}", leaf, like)
+            elif not isinstance(leaf, tuple) or leaf:
+                raise ValueError(
+                    f"state.memory.{name} must be (), as no option of the model needs it, got {type(leaf).__name__}"
+                )
         check_shape("state.read_words", state.read_words, (*batch, R, W))
         check_like("state.read_words", state.read_words, like)
         check_controller_state("state.controller", state.controller, self.controller, batch)

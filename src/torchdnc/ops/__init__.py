@@ -2,12 +2,12 @@
 
 from torchdnc.ops.access import access
 from torchdnc.ops.allocation import allocation_weights, retention, usage
-from torchdnc.ops.content import content_weights
+from torchdnc.ops.content import content_weights, slot_softmax
 from torchdnc.ops.interface import interface_size, oneplus, split_interface
 from torchdnc.ops.links import directional_weights, link, precedence
 from torchdnc.ops.location import interpolate, sharpen, shift
 from torchdnc.ops.reading import read_weights, read_words
-from torchdnc.ops.writing import erase_and_write, write_weights
+from torchdnc.ops.writing import erase_and_write, write_weights, written
 
 __all__ = [
     "access",
@@ -25,7 +25,9 @@ __all__ = [
     "retention",
     "sharpen",
     "shift",
+    "slot_softmax",
     "split_interface",
     "usage",
     "write_weights",
+    "written",
 ]

@@ -6,8 +6,8 @@ from torchdnc.ops.allocation import allocation_weights, retention, usage
 from torchdnc.ops.content import content_weights
 from torchdnc.ops.links import directional_weights, link, precedence
 from torchdnc.ops.reading import read_weights, read_words
-from torchdnc.ops.writing import erase_and_write, write_weights
-from torchdnc.types import PAPER, HeadWords, Interface, MemoryOptions, MemoryState
+from torchdnc.ops.writing import erase_and_write, write_weights, written
+from torchdnc.types import PAPER, UNUSED, HeadWords, Interface, MemoryOptions, MemoryState
 
 
 def access(
@@ -31,14 +31,16 @@ def access(
     counted = prev.write_weights if options.usage_gradient else prev.write_weights.detach()
     used = usage(prev.usage, counted, retention(xi.free_gates, prev.read_weights))
 
-    found = content_weights(prev.memory, xi.write_key, xi.write_strength)
+    found = content_weights(prev.memory, xi.write_key, xi.write_strength, prev.written)
     written_at = write_weights(found, allocation_weights(used), xi.alloc_gate, xi.write_gate)
     memory = erase_and_write(prev.memory, written_at, xi.erase, xi.write_vector)
+    ever_written = written(prev.written, written_at) if options.skip_unwritten else UNUSED
 
     links = link(prev.link, prev.precedence, written_at)
     forward, backward = directional_weights(links, prev.read_weights)
 
-    content = content_weights(memory, xi.read_keys, xi.read_strengths)
+    content = content_weights(memory, xi.read_keys, xi.read_strengths, ever_written)
     read_at = read_weights(backward, content, forward, xi.read_modes)
-    state = MemoryState(memory, used, precedence(prev.precedence, written_at), links, written_at, read_at)
+    recent = precedence(prev.precedence, written_at)
+    state = MemoryState(memory, used, recent, links, written_at, read_at, ever_written)
     return read_words(memory, read_at), state

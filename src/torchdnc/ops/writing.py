@@ -22,6 +22,18 @@ def write_weights(content: Weights, allocation: Weights, alloc_gate: Scalars, wr
     return write_gate.unsqueeze(-1) * torch.lerp(content, allocation, alloc_gate.unsqueeze(-1))
 
 
+def written(written_prev: Weights, write_weights: Weights) -> Weights:
+    """Which slots were ever written to: z_t[i] = 1 where w^w_t[i] > 0, else z_{t−1}[i]. It has no gradient.
+
+    Args:
+        written_prev: [B, N], 0 or 1, of step t−1.
+        write_weights: [B, N], of step t.
+    Returns:
+        [B, N], 0 or 1.
+    """
+    return written_prev.detach().masked_fill(write_weights > 0, 1)
+
+
 def erase_and_write(memory_prev: Memory, write_weights: Weights, erase: Word, write_vector: Word) -> Memory:
     """Writes one word: M_t = M_{t−1} ∘ (1 − w^w eᵀ) + w^w vᵀ.
 

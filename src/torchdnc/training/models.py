@@ -10,7 +10,7 @@ from torch import nn
 
 from torchdnc.nn import DNC, LSTM, NTM, SuperLSTM
 from torchdnc.tasks import Spec
-from torchdnc.types import MemoryOptions
+from torchdnc.types import PAPER, MemoryOptions
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class DNCModel(Model):
     engine: Literal["auto", "reference", "fused"] = "auto"
     """How the memory is computed; every engine gives the same numbers to rounding."""
 
-    usage_gradient: bool = True
-    """Gradients flow from the usage into the write weights of the step before, as in the paper."""
+    options: MemoryOptions = PAPER
+    """What the memory does where papers differ."""
 
     interface_norm: bool = False
     """Layer normalisation of the interface vector, as in ADNC."""
@@ -69,7 +69,7 @@ class DNCModel(Model):
             controller=self.controller,
             activation_gradient_clip=self.activation_gradient_clip,
             engine=self.engine,
-            options=MemoryOptions(usage_gradient=self.usage_gradient),
+            options=self.options,
             interface_norm=self.interface_norm,
             bidirectional=self.bidirectional,
             bypass_dropout=self.bypass_dropout,

@@ -87,11 +87,16 @@ def _type_name(hint: Any) -> str:
     return names.get(hint, "a list" if get_origin(hint) is tuple else getattr(hint, "__name__", str(hint)))
 
 
-def to_toml(data: Mapping[str, Any]) -> str:
-    """Plain data as TOML: values first, then one table each for nested dicts; None is left out."""
+def to_toml(data: Mapping[str, Any], within: str = "") -> str:
+    """Plain data as TOML: values first, then one table each for nested dicts; None is left out.
+
+    Args:
+        data: the values of a table.
+        within: the table's name, with a dot behind it.
+    """
     values = {key: value for key, value in data.items() if value is not None}
     tables = {key: value for key, value in values.items() if isinstance(value, Mapping)}
     lines = [f"{key} = {json.dumps(value)}" for key, value in values.items() if key not in tables]
     blocks = ["\n".join(lines)] if lines else []
-    blocks += [f"[{key}]\n{to_toml(table)}" for key, table in tables.items()]
+    blocks += [f"[{within}{key}]\n{to_toml(table, f'{within}{key}.')}" for key, table in tables.items()]
     return "\n\n".join(blocks)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import fields
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -11,7 +12,10 @@ from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 from torchdnc.engines import reference
 from torchdnc.engines.fused import compiled
-from torchdnc.types import DNCState
+from torchdnc.types import PAPER, DNCState, MemoryOptions
+
+OPTIONS: Final = ("usage_gradient",)
+"""The fields of `MemoryOptions` that the kernels have."""
 
 
 def refusal(network: Any, inputs: Tensor) -> str | None:
@@ -20,7 +24,14 @@ def refusal(network: Any, inputs: Tensor) -> str | None:
         return f"it runs on the CPU only, and the input is on {inputs.device}"
     if inputs.dtype not in (torch.float32, torch.float64):
         return f"it knows float32 and float64 only, and the input is {inputs.dtype}"
-    return _tracing(inputs) or compiled.refusal()
+    return _tracing(inputs) or compiled.refusal() or lacking(network.options)
+
+
+def lacking(options: MemoryOptions) -> str | None:
+    """Which of the options this engine does not have, as the end of a sentence; None if it has them all."""
+    names = [field.name for field in fields(options) if field.name not in OPTIONS]
+    lacked = [name for name in names if getattr(options, name) != getattr(PAPER, name)]
+    return f"it does not have the option {' nor '.join(lacked)}" if lacked else None
 
 
 def _tracing(inputs: Tensor) -> str | None:

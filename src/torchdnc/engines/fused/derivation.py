@@ -8,11 +8,11 @@ division: its factors reach exactly 0.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from torchdnc import ops
 from torchdnc.ops.content import COSINE_EPSILON
@@ -327,31 +327,28 @@ class Access(torch.autograd.Function):
     """`access` of the leaves of its arguments, one by one, as autograd wants them."""
 
     @staticmethod
-    def forward(ctx: Any, options: MemoryOptions, *leaves: Tensor) -> tuple[Tensor, ...]:
-        interface, state_prev = _grouped(leaves)
+    def forward(ctx: Any, options: MemoryOptions, structure: Any, *leaves: Tensor) -> tuple[Tensor, ...]:
+        interface, state_prev = pytree.tree_unflatten(leaves, structure)
         read_words, state = ops.access(interface, state_prev, options)
-        ctx.options = options
-        ctx.save_for_backward(*leaves, *state)
-        return read_words, *state
+        ctx.options, ctx.structure = options, structure
+        after = pytree.tree_leaves(state)
+        ctx.save_for_backward(*leaves, *after)
+        return read_words, *after
 
     @staticmethod
     def backward(ctx: Any, d_read_words: Tensor, *d_state: Tensor) -> tuple[Tensor | None, ...]:
-        state = MemoryState(*ctx.saved_tensors[-len(MemoryState._fields) :])
-        interface, state_prev = _grouped(ctx.saved_tensors[: -len(state)])
+        state = MemoryState(*ctx.saved_tensors[-len(d_state) :])
+        interface, state_prev = pytree.tree_unflatten(ctx.saved_tensors[: -len(d_state)], ctx.structure)
         d_interface, d_prev = access_backward(
             interface, state_prev, state, d_read_words, MemoryState(*d_state), ctx.options
         )
-        return None, *d_interface, *d_prev
-
-
-def _grouped(leaves: Sequence[Tensor]) -> tuple[Interface, MemoryState]:
-    parts = len(Interface._fields)
-    return Interface(*leaves[:parts]), MemoryState(*leaves[parts:])
+        return None, None, *pytree.tree_leaves((d_interface, d_prev))
 
 
 def access(
     interface: Interface, memory_state: MemoryState, options: MemoryOptions = PAPER
 ) -> tuple[HeadWords, MemoryState]:
     """`ops.access`, whose gradient is taken by `access_backward`; arguments, result and source as there."""
-    read_words, *state = Access.apply(options, *interface, *memory_state)
+    leaves, structure = pytree.tree_flatten((interface, memory_state))
+    read_words, *state = Access.apply(options, structure, *leaves)
     return read_words, MemoryState(*state)

@@ -15,7 +15,7 @@ from torchdnc.engines.fused.function import needs_reference, through_reference
 from torchdnc.engines.fused.kernels.arrays import Array, Team
 from torchdnc.engines.fused.kernels.layout import tape_size, work_size
 from torchdnc.engines.fused.kernels.steps import StepSizes, StepTape
-from torchdnc.engines.fused.sequence import array, flat_rows, room_for
+from torchdnc.engines.fused.sequence import FIELDS, array, flat_rows, room_for, tensors_of
 from torchdnc.engines.reference import Network
 from torchdnc.engines.unroll import unroll
 from torchdnc.ops import access, interface_size, split_interface
@@ -57,7 +57,7 @@ def step(
     interface = network.interface(hidden if beside is None else torch.cat([hidden, beside], -1))
     # The kernels believe the sizes that they are told.
     check_shape("interface", interface, (len(chi), interface_size(call.word_size, call.read_heads)))
-    read_words, *leaves = FusedAccess.apply(call, interface.to(state.read_words.dtype), *state.memory)
+    read_words, *leaves = FusedAccess.apply(call, interface.to(state.read_words.dtype), *tensors_of(state.memory))
     features = torch.cat([hidden, read_words.flatten(-2)], -1)
     return features, DNCState(controller, MemoryState(*leaves), read_words)
 
@@ -78,14 +78,13 @@ class FusedAccess(torch.autograd.Function):
         )  # fmt: skip
         if any(ctx.needs_input_grad):
             ctx.call, ctx.sizes = call, sizes
-            ctx.save_for_backward(interface, *before, after.memory, *tape)
-        return reads, *after
+            ctx.save_for_backward(interface, *leaves, after.memory, *tape)
+        return reads, *tensors_of(after)
 
     @staticmethod
     def backward(ctx: Any, d_reads: Tensor, *d_leaves: Tensor) -> tuple[Tensor | None, ...]:
         interface, *others = ctx.saved_tensors
-        fields = len(MemoryState._fields)
-        leaves, memory, tape = others[:fields], others[fields], others[fields + 1 :]
+        leaves, memory, tape = others[:FIELDS], others[FIELDS], others[FIELDS + 1 :]
         if needs_reference(d_reads, *d_leaves):
             again = partial(_on_the_reference, ctx.call) if ctx.call.second_derivatives else None
             return through_reference(again, (interface, *leaves), ctx.needs_input_grad, (d_reads, *d_leaves))
@@ -100,7 +99,7 @@ class FusedAccess(torch.autograd.Function):
             flat_rows(d_before), array(d_interface), _room(team, (3 + sizes.R) * sizes.N, interface),
             _room(team, work_size(sizes.N, sizes.R), interface),
         )  # fmt: skip
-        return None, d_interface, *d_before
+        return None, d_interface, *tensors_of(d_before)
 
 
 def _on_the_reference(call: Call, interface: Tensor, *leaves: Tensor) -> tuple[Tensor, MemoryState]:
