@@ -36,7 +36,7 @@ def test_windows_line_ends_mean_nothing(file):
 
 def test_line_of_a_word(file):
     file.write_text(TEXT)
-    assert [line_of(word, file) for word in ("mary", "kitchen", "west", "w")] == [1, 3, 5, 6]
+    assert [line_of(word, TEXT, file) for word in ("mary", "kitchen", "west", "w")] == [1, 3, 5, 6]
 
 
 @pytest.mark.parametrize(

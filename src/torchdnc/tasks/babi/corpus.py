@@ -7,8 +7,8 @@ from functools import lru_cache
 import numpy as np
 import torch
 
-from torchdnc.tasks.babi.sources import Section, Source, sections
-from torchdnc.tasks.babi.text import ANSWER, Story, line_of
+from torchdnc.tasks.babi.sources import Section, Source, place_of, sections
+from torchdnc.tasks.babi.text import ANSWER, Story
 from torchdnc.tasks.base import Batch, random_stream
 
 BLANK = -1
@@ -92,8 +92,9 @@ def _check_words(section: Section, index: dict[str, int]) -> None:
     for story in section.stories:
         for word in story.words + story.answers:
             if word not in index:
-                place = f"{section.path}, line {line_of(word, section.path)}"
-                raise ValueError(f'{place}: "{word}" is not one of the {len(index)} words of the vocabulary')
+                raise ValueError(
+                    f'{place_of(word, section)}: "{word}" is not one of the {len(index)} words of the vocabulary'
+                )
 
 
 def shortened(story: Story, max_words: int) -> Story:

@@ -4,12 +4,16 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from torchdnc.tasks.babi.text import ANSWER, Story, read_stories
+from torchdnc.tasks.babi import task3
+from torchdnc.tasks.babi.text import ANSWER, Story, line_of, parse_stories, read_stories, read_text
 
 Edition = Literal["en", "en-10k"]
+StandIn = Literal["partial", "generated", "both"]
 PARTIAL_TASK = 3
 PARTIAL = Path("en-10k-partial", "qa3_three-supporting-facts_train.partial.txt")
 """Beside the official folder: what there is of the one training file that copies of the data tend to lack."""
+GENERATED = Path("the generated stories of task 3")
+"""Stands for a file of them; there is none."""
 
 OWN_TEXT = 0
 """The group of stories from a user's files; those of an official task have its number."""
@@ -27,12 +31,14 @@ class Source(NamedTuple):
     train_files: tuple[Path, ...]
     valid_files: tuple[Path, ...]
     test_files: tuple[Path, ...]
+    task3: StandIn = "partial"
 
 
 class Section(NamedTuple):
     """Stories of one file."""
 
     path: Path
+    """Or `GENERATED`."""
     group: int
     stories: tuple[Story, ...]
 
@@ -55,7 +61,11 @@ def sections(source: Source, split: str) -> tuple[Section, ...]:
     elif split == "test":
         return tuple(_whole(_official(source, task, "test"), task) for task in source.tasks)
     else:
-        pairs = [_divide(_training_file(source, task), _valid_file(source, task), task) for task in source.tasks]
+        files = [(path, task) for task in source.tasks for path in _training_files(source, task)]
+        if split == "valid":
+            # Files of one task have their validation stories in common.
+            files = list({task: (path, task) for path, task in files}.values())
+        pairs = [_divide(path, _valid_file(source, task), task) for path, task in files]
     return tuple(valid if split == "valid" else train for train, valid in pairs)
 
 
@@ -67,17 +77,25 @@ def words_of(source: Source) -> tuple[str, ...]:
     return tuple(sorted({ANSWER}.union(*(story.words + story.answers for story in stories))))
 
 
-def stand_in(source: Source) -> Path | None:
-    """The incomplete training file of task 3, where it has to stand in for the full one."""
-    partial = source.folder.parent / PARTIAL
+def stand_ins(source: Source) -> tuple[Path, ...]:
+    """What stands in for the full training file of task 3, where that is wanted and absent; () if that is too."""
     official = source.edition == "en-10k" and PARTIAL_TASK in source.tasks and not source.train_files
-    absent = _find(source.folder / source.edition, f"qa{PARTIAL_TASK}_*_train.txt") is None
-    return partial if official and absent and partial.is_file() else None
+    if not official or _find(source.folder / source.edition, f"qa{PARTIAL_TASK}_*_train.txt"):
+        return ()
+    partial = source.folder.parent / PARTIAL
+    chosen = {"partial": (partial,), "generated": (GENERATED,), "both": (partial, GENERATED)}[source.task3]
+    return chosen if partial not in chosen or partial.is_file() else ()
 
 
-def _training_file(source: Source, task: int) -> Path:
-    partial = stand_in(source) if task == PARTIAL_TASK else None
-    return partial or _official(source, task, "train")
+def place_of(word: str, section: Section) -> str:
+    """Where in the text of a section this word is."""
+    text = task3.generated() if section.path == GENERATED else read_text(section.path)
+    return f"{section.path}, line {line_of(word, text, section.path)}"
+
+
+def _training_files(source: Source, task: int) -> tuple[Path, ...]:
+    others = stand_ins(source) if task == PARTIAL_TASK else ()
+    return others or (_official(source, task, "train"),)
 
 
 def _valid_file(source: Source, task: int) -> Path | None:
@@ -105,12 +123,21 @@ def _find(folder: Path, pattern: str) -> Path | None:
 
 
 def _whole(path: Path, group: int) -> Section:
-    return Section(path, group, read_stories(path))
+    return Section(path, group, _stories(path))
+
+
+@lru_cache(maxsize=1)
+def _generated_stories() -> tuple[Story, ...]:
+    return parse_stories(task3.generated(), GENERATED)
+
+
+def _stories(path: Path) -> tuple[Story, ...]:
+    return _generated_stories() if path == GENERATED else read_stories(path)
 
 
 def _divide(path: Path, valid_path: Path | None, group: int) -> tuple[Section, Section]:
     """The training stories without those of the same content held out for validation, and these."""
-    stories = read_stories(path)
+    stories = _stories(path)
     valid = Section(path, group, stories[HELD_OUT]) if valid_path is None else _whole(valid_path, group)
     held_out = set(valid.stories)
     return Section(path, group, tuple(story for story in stories if story not in held_out)), valid

@@ -28,50 +28,55 @@ class Sentence(NamedTuple):
 
 @cache
 def read_stories(path: Path) -> tuple[Story, ...]:
-    """The stories of a text file in the bAbI format, which is read once per process.
+    """The stories of a text file, which is read once per process; raises FileNotFoundError, and as `parse_stories`."""
+    return parse_stories(read_text(path), path)
+
+
+def parse_stories(text: str, name: Path) -> tuple[Story, ...]:
+    """The stories of a text in the bAbI format, which errors name.
 
     A line is `number text` or `number question<TAB>answer`, the latter often with `<TAB>supporting lines`
     behind; number 1 begins a story. The words of an answer stand apart by commas or blanks. Blank lines
     mean nothing.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: a line is not of this form, or a story has no question; names the file and the line.
+        ValueError: a line is not of this form, or a story has no question; names the text and the line.
     """
     drafts: list[tuple[int, list[str], list[str]]] = []
-    for at, number, sentence in _sentences(path):
+    for at, number, sentence in _sentences(text, name):
         if number == 1:
             drafts.append((at, [], []))
         drafts[-1][1].extend(sentence.words)
         drafts[-1][2].extend(sentence.answers)
     for at, _, answers in drafts:
         if not answers:
-            raise ValueError(f"{path}, line {at}: the story that begins here has no question")
+            raise ValueError(f"{name}, line {at}: the story that begins here has no question")
     if not drafts:
-        raise ValueError(f"{path} holds no story")
+        raise ValueError(f"{name} holds no story")
     return tuple(Story(tuple(words), tuple(answers)) for _, words, answers in drafts)
 
 
-def line_of(word: str, path: Path) -> int:
-    """The first line of a file that has this word in its text or answer."""
-    return next(at for at, _, sentence in _sentences(path) if word in sentence.words + sentence.answers)
+def line_of(word: str, text: str, name: Path) -> int:
+    """The first line of a text that has this word in a sentence or an answer."""
+    return next(at for at, _, sentence in _sentences(text, name) if word in sentence.words + sentence.answers)
 
 
-def _sentences(path: Path) -> Iterator[tuple[int, int, Sentence]]:
-    """Line in the file, number in the story, and sentence."""
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}")
+def _sentences(text: str, name: Path) -> Iterator[tuple[int, int, Sentence]]:
+    """Line in the text, number in the story, and sentence."""
     previous = 0
-    for at, line in enumerate(_decoded(path).split("\n"), 1):
+    for at, line in enumerate(text.split("\n"), 1):
         if line.strip():
             try:
                 previous, sentence = _numbered(line, previous)
             except ValueError as error:
-                raise ValueError(f"{path}, line {at}: {error}") from None
+                raise ValueError(f"{name}, line {at}: {error}") from None
             yield at, previous, sentence
 
 
-def _decoded(path: Path) -> str:
+def read_text(path: Path) -> str:
+    """The text of a file; raises FileNotFoundError if there is none, ValueError if it is not in UTF-8."""
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
     try:
         return path.read_text("utf-8-sig")
     except UnicodeDecodeError as error:
