@@ -12,13 +12,15 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file
 
 from tests.training.runs import TINY, assert_same_run, tiny, uninterrupted
 from torchdnc import cli
 from torchdnc.commands import data, demo
 from torchdnc.tasks import TASKS
 from torchdnc.tasks.data import Status
-from torchdnc.training import Goal, LSTMModel, RunConfig, evaluate_run, recipe_names
+from torchdnc.training import MODELS, DNCModel, Goal, LSTMModel, RunConfig, evaluate_run, recipe_names
+from torchdnc.training.folder import read_config
 from torchdnc.training.plain import to_toml
 from torchdnc.training.seeds import read_seeds
 
@@ -109,6 +111,39 @@ def test_train_with_options(capsys: pytest.CaptureFixture[str], recipe: str) -> 
     assert_same_run(Path("run"), Path("again"))
 
 
+@pytest.mark.parametrize("asked", [["--model", "lstm"], ["--model=lstm"], ["--model", "dnc", "--model", "lstm"]])
+def test_a_recipe_with_another_model(recipe: str, asked: list[str]) -> None:
+    assert run("train", recipe, *asked, "--steps", "1", "--out", "run") == 0
+    model = json.loads(Path("run/config.json").read_text())["config"]["model"]
+    assert model == {"kind": "lstm", "hidden_size": 8, "num_layers": 1, "activation_gradient_clip": 10.0}
+    assert run("train", recipe, *asked, "--model.hidden-size", "5", "--steps", "1", "--out", "other") == 0
+    assert json.loads(Path("other/config.json").read_text())["config"]["model"] == model | {"hidden_size": 5}
+
+
+def test_help_names_every_kind_of_model(capsys: pytest.CaptureFixture[str], recipe: str) -> None:
+    for arguments in (["--help"], [recipe, "--help"]):
+        assert run("train", *arguments) == 0
+        assert "dnc, ntm, lstm or super-lstm" in capsys.readouterr().out
+    assert list(MODELS) == ["dnc", "ntm", "lstm", "super-lstm"]
+
+
+@pytest.mark.parametrize("count", ["recipe", "run", "number"])
+def test_a_baseline_has_as_many_parameters(capsys: pytest.CaptureFixture[str], recipe: str, count: str) -> None:
+    dnc = uninterrupted(Path("dnc"), steps=1, model=DNCModel(60, 4, 4, 1))
+    wanted, larger = numbers_in(dnc), written(read_config(dnc)[0], "larger.toml")
+    given = {"recipe": larger, "run": "dnc", "number": str(wanted)}[count]
+    assert run("train", recipe, "--model", "lstm", "--match-parameters", given, "--steps", "1", "--out", "run") == 0
+    found = numbers_in(Path("run"))
+    assert found == pytest.approx(wanted, rel=0.02)
+    assert f"\n# {found:,} parameters\n" in capsys.readouterr().out
+    assert json.loads(Path("run/config.json").read_text())["parameters"] == found
+
+
+def numbers_in(folder: Path) -> int:
+    """How many numbers a run's weights are."""
+    return sum(tensor.numel() for tensor in load_file(folder / "model.safetensors").values())
+
+
 def test_folder_of_a_run_is_new(recipe: str) -> None:
     for _ in range(2):
         assert run("train", recipe, "--steps", "1") == 0
@@ -146,6 +181,18 @@ def test_unreached_goal_is_said(capsys: pytest.CaptureFixture[str]) -> None:
         ("train tiny.toml --task.bits 0", "bits must be at least 1, got 0"),
         ("train tiny.toml --model.hidden-size 0", "hidden_size must be at least 1, got 0"),
         ("train tiny.toml --model.controller gru", "invalid choice 'gru'"),
+        ("train tiny.toml --model gru", "model must be one of 'dnc', 'ntm', 'lstm', 'super-lstm', got 'gru'"),
+        ("train tiny.toml --model=gru", "model must be one of 'dnc', 'ntm', 'lstm', 'super-lstm', got 'gru'"),
+        ("train tiny.toml --model", "Missing value for argument '--model'"),
+        ("train tiny.toml --model lstm --model.read-heads 2", "Unrecognized options: --model.read-heads, 2"),
+        ("train tiny.toml --match-parameters none", "there is no recipe none"),
+        ("train tiny.toml --match-parameters 0", "match_parameters must be at least 1, got 0"),
+        (
+            "train tiny.toml --match-parameters 150",
+            "hidden_size of dnc comes within 2% of, got 150: 1 makes 96 and 2 makes 166",
+        ),
+        ("train tiny.toml --match-parameters full --model.hidden-size 9", "--model.hidden-size cannot be given too"),
+        ("train tiny.toml --match-parameters full --model.hidden_size=9", "--model.hidden-size cannot be given too"),
         ("train tiny.toml --optimizer.momentum 0.9", 'momentum belongs to "rmsprop", got 0.9 with "adam"'),
         ("train tiny.toml --optimizer.clip-value 3", "exclude each other, got 10.0 and 3.0"),
         ("train tiny.toml --out full", "full must be a new or empty folder"),

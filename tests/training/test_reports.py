@@ -39,7 +39,7 @@ def test_formats() -> None:
 def test_plain_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = train(TINY, tmp_path / "run", Lines())
     text = capsys.readouterr().out
-    assert text.startswith(to_toml(TINY.to_dict()) + f"\ntraining in {tmp_path / 'run'}\n")
+    assert text.startswith(to_toml(TINY.to_dict()) + f"\n# 754 parameters\ntraining in {tmp_path / 'run'}\n")
     lines = [line for line in text.splitlines() if line.startswith("step ")]
     assert [line.split()[1] for line in lines] == [f"{row['step']}/12" for row in rows(tmp_path / "run")]
     assert f"loss {rows(tmp_path / 'run')[0]['loss']:.4g}" in lines[0]

@@ -3,16 +3,18 @@
 import itertools
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
+from torchdnc.checks import check_choice
 from torchdnc.commands.parsing import RefusedError, parse, refusing
-from torchdnc.training import Reporter, Result, RunConfig, find_recipe, load_recipe, recipe_names, resume, train
+from torchdnc.training import MODELS, Reporter, Result, RunConfig, find_recipe, load_recipe, recipe_names, resume, train
 from torchdnc.training.console import Lines, reporter, seeds_table
+from torchdnc.training.matching import matched, of_kind, parameters_named
 from torchdnc.training.metrics import TensorBoard
 from torchdnc.training.seeds import SEEDS, Reporters, SeedRun, resume_seeds, train_seeds
 
@@ -22,11 +24,13 @@ TRAIN_HELP = """Train a model by a recipe, or go on with a run.
   torchdnc train RECIPE --help             every option of that recipe, with its value
   torchdnc train --resume RUN              go on from the last checkpoint, also after a crash
   torchdnc train babi --data-dir DIR       short for --task.data-dir
+  torchdnc train copy --model lstm         another kind of model: dnc, ntm, lstm or super-lstm
 
 examples:
   torchdnc train copy-demo
   torchdnc train copy --task.max-length 40 --model.memory-size 64 --seed 3 --out runs/long-copy
   torchdnc train copy-demo --seeds 5
+  torchdnc train copy --model lstm --match-parameters copy
 
 recipes:
 """
@@ -37,6 +41,12 @@ class TrainArguments:
     """Train a model by this recipe; an option given here replaces the recipe's."""
 
     config: Annotated[RunConfig, tyro.conf.arg(name="")]
+    model: str | None = None
+    """Kind of model: dnc, ntm, lstm or super-lstm. Settings that it has in common with the recipe's model stay, the
+    rest are its kind's own (None: the recipe's)."""
+    match_parameters: str | None = None
+    """Choose the hidden size so that the model has about as many parameters as this: a number, or a run's folder or
+    a recipe, whose model is counted on this task (None: the hidden size as given)."""
     out: Path | None = None
     """Folder of the run (None: runs/RECIPE-DATE-TIME)."""
     seeds: int | None = None
@@ -71,16 +81,39 @@ def train_command(arguments: list[str]) -> int:
         raise RefusedError(f"the recipe must come first, got {name!r}; see torchdnc train --help")
     with refusing():
         path = find_recipe(name)
-        recipe = load_recipe(path)
+        recipe = _with_model(load_recipe(path), arguments[1:])
     options = [re.sub("^--data[-_]dir(?==|$)", "--task.data-dir", option) for option in arguments[1:]]
     given = parse(TrainArguments, f"torchdnc train {name}", options, TrainArguments(recipe))
+    config = _matched(given, options)
     out = given.out or fresh_folder(path.stem)
     if given.seeds is not None:
         count = given.seeds
-        return _seeds(out, given.tensorboard, lambda make: train_seeds(given.config, out, count, make))
+        return _seeds(out, given.tensorboard, lambda make: train_seeds(config, out, count, make))
     console, reporters = _reporters(given.tensorboard)
     with refusing(lambda: not console.began):
-        return end(train(given.config, out, *reporters))
+        return end(train(config, out, *reporters))
+
+
+def _with_model(recipe: RunConfig, options: list[str]) -> RunConfig:
+    """The recipe with the kind of model that the options ask for, which decides what other options there are."""
+    words = [word for option in options for word in re.sub("^--model=", "--model\n", option).split("\n")]
+    kinds = [kind for option, kind in itertools.pairwise(words) if option == "--model"]
+    if not kinds or kinds[-1] == "None":
+        return recipe
+    check_choice("model", kinds[-1], MODELS)
+    return replace(recipe, model=of_kind(recipe.model, kinds[-1]))
+
+
+def _matched(given: TrainArguments, options: list[str]) -> RunConfig:
+    """The run, with its model sized where that is asked for."""
+    config = given.config
+    if given.match_parameters is None:
+        return config
+    if any(re.match("--model.hidden[-_]size(=|$)", option) for option in options):
+        raise RefusedError("--match-parameters chooses the hidden size: --model.hidden-size cannot be given too")
+    with refusing():
+        spec = config.task.resolved().spec
+        return replace(config, model=matched(config.model, spec, parameters_named(given.match_parameters, spec)))
 
 
 def _about(name: str) -> str:

@@ -102,6 +102,7 @@ class Lines(Reporter):
         print(_shortened(to_toml(config.to_dict())))
         for note in config.task.notes():
             print(f"note: {note}")
+        print(f"# {config.model.count_parameters(config.task.spec):,} parameters")
         begun = f"going on at step {progress.step}" if progress.step else "training"
         print(f"{begun} in {run_dir}", flush=True)
 

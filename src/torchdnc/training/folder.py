@@ -42,10 +42,11 @@ def old_run(folder: Path) -> Iterator[tuple[MetricsFile, RunConfig, dict[str, An
 
 
 def write_config(folder: Path, config: RunConfig, environment: Mapping[str, Any]) -> None:
-    """Write config.json: the configuration, the environment that the run began in, and the task's notes."""
+    """Write config.json: configuration, environment that the run began in, number of parameters, task's notes."""
     data = {
         "config": config.to_dict(),
         "environment": dict(environment),
+        "parameters": config.model.count_parameters(config.task.spec),
         "notes": list(config.task.notes()),
     }
     write_atomically(folder / CONFIG, json.dumps(data, indent=2).encode() + b"\n")
@@ -58,7 +59,8 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
         data = json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(data, dict) or set(data) != {"config", "environment", "notes"}:
+    # Runs of before it was counted have no number of parameters.
+    if not isinstance(data, dict) or {"parameters", *data} != {"config", "environment", "parameters", "notes"}:
         raise ValueError(f"{path} must hold config, environment and notes, as a run writes them")
     if not isinstance(data["environment"], dict):
         raise ValueError(f"{path}: environment must be a table, got {data['environment']!r}")

@@ -23,6 +23,12 @@ class Model(ABC):
     def build(self, spec: Spec) -> nn.Module:
         """The network for a task of this width, with fresh weights; raises ValueError for a bad setting."""
 
+    def count_parameters(self, spec: Spec) -> int:
+        """How many parameters the network has; raises as `build` does."""
+        # Without storage: neither memory nor random numbers are spent.
+        with torch.device("meta"):
+            return sum(parameter.numel() for parameter in self.build(spec).parameters())
+
 
 @dataclass(frozen=True)
 class DNCModel(Model):
