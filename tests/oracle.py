@@ -45,15 +45,19 @@ def softmax(x: Array) -> Array:
     return powers / np.sum(powers)
 
 
-def interface_size(word_size: int, read_heads: int) -> int:
+def interface_size(word_size: int, read_heads: int, options: MemoryOptions = PAPER) -> int:
     keys, strengths, modes = read_heads * word_size, read_heads, 3 * read_heads
+    if options.links == "none":
+        modes = 0
     write_key, write_strength, erase, write_vector = word_size, 1, word_size, word_size
     free_gates, alloc_gate, write_gate = read_heads, 1, 1
     reading = keys + strengths + free_gates + modes
     return reading + write_key + write_strength + erase + write_vector + alloc_gate + write_gate
 
 
-def split_interface(interface: Array, word_size: int, read_heads: int) -> dict[str, Array]:
+def split_interface(
+    interface: Array, word_size: int, read_heads: int, options: MemoryOptions = PAPER
+) -> dict[str, Array]:
     W, R = word_size, read_heads
     layout = {
         "read_keys": (R, W),
@@ -67,6 +71,8 @@ def split_interface(interface: Array, word_size: int, read_heads: int) -> dict[s
         "write_gate": (),
         "read_modes": (R, 3),
     }
+    if options.links == "none":
+        del layout["read_modes"]
     parts, start = {}, 0
     for name, shape in layout.items():
         end = start + int(np.prod(shape))
@@ -78,7 +84,8 @@ def split_interface(interface: Array, word_size: int, read_heads: int) -> dict[s
         parts[name] = oneplus(parts[name])
     for name in ("erase", "free_gates", "alloc_gate", "write_gate"):
         parts[name] = sigmoid(parts[name])
-    parts["read_modes"] = np.array([[softmax(head) for head in row] for row in parts["read_modes"]])
+    if options.links != "none":
+        parts["read_modes"] = np.array([[softmax(head) for head in row] for row in parts["read_modes"]])
     return parts
 
 
@@ -201,10 +208,12 @@ def access(
     if options.skip_unwritten:
         new["written"] = written(prev["written"], new["write_weights"])
 
-    new["link"] = link(prev["link"], prev["precedence"], new["write_weights"])
-    new["precedence"] = precedence(prev["precedence"], new["write_weights"])
-
     content = content_weights(new["memory"], xi["read_keys"], xi["read_strengths"], *only(new))
-    forward, backward = directional_weights(new["link"], prev["read_weights"])
-    new["read_weights"] = read_weights(backward, content, forward, xi["read_modes"])
+    if options.links == "none":
+        new["read_weights"] = content
+    else:
+        new["link"] = link(prev["link"], prev["precedence"], new["write_weights"])
+        new["precedence"] = precedence(prev["precedence"], new["write_weights"])
+        forward, backward = directional_weights(new["link"], prev["read_weights"])
+        new["read_weights"] = read_weights(backward, content, forward, xi["read_modes"])
     return read_words(new["memory"], new["read_weights"]), {name: new[name] for name in state}

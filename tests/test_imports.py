@@ -12,7 +12,7 @@ import torchdnc
 PACKAGE = Path(torchdnc.__file__).parent
 SOURCES = sorted(PACKAGE.rglob("*.py"))
 
-LAYERS = ["types", "checks", "ops", "engines", "nn", "training", "studies", "bench", "commands", "cli"]
+LAYERS = ["checks", "types", "ops", "engines", "nn", "training", "studies", "bench", "commands", "cli"]
 """Each may import those before it."""
 APART = {"studies", "bench"}
 """These stand side by side: neither imports the other."""

@@ -9,13 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from torchdnc.checks import check_type
+from torchdnc.checks import check_choice, check_type
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -63,10 +63,13 @@ class MemoryOptions:
     """Gradients flow from the usage into the write weights of the step before; DeepMind's code stops them there."""
     skip_unwritten: bool = False
     """Content look-ups pass over slots never written to, so that a larger memory gives the same outputs."""
+    links: Literal["full", "detached", "none"] = "full"
+    """Links between slots: the paper's; without a gradient; or none, every head reading by content alone (ADNC)."""
 
     def __post_init__(self) -> None:
         for name in ("usage_gradient", "skip_unwritten"):
             check_type(name, getattr(self, name), bool)
+        check_choice("links", self.links, ("full", "detached", "none"))
 
 
 PAPER: Final = MemoryOptions()
@@ -96,7 +99,7 @@ class MemoryState(NamedTuple):
     `link[b, i, j]` says how much slot i was written right after slot j, zero on its diagonal;
     write_weights [B, N] and read_weights [B, R, N], each weighting of sum at most 1.
     A field behind these is () unless an option needs it: written [B, N], 1 where a slot was ever written to
-    and 0 elsewhere (`skip_unwritten`).
+    and 0 elsewhere (`skip_unwritten`). With `links="none"` precedence and link are () as well.
     """
 
     memory: Memory
@@ -199,7 +202,7 @@ class Interface(NamedTuple):
 
     read_keys [B, R, W]; read_strengths [B, R] in [1, inf); write_key [B, W]; write_strength [B] in [1, inf);
     erase [B, W] in [0, 1]; write_vector [B, W]; free_gates [B, R], alloc_gate [B], write_gate [B] in [0, 1];
-    read_modes [B, R, 3], on the simplex: backward, content, forward.
+    read_modes [B, R, 3], on the simplex: backward, content, forward; () with `links="none"`.
     """
 
     read_keys: HeadWords

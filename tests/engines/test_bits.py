@@ -12,13 +12,14 @@ from pathlib import Path
 
 SCRIPT = """
 import hashlib, torch
+from torch.utils import _pytree as pytree
 from torchdnc import DNC
 torch.set_num_threads(1)
 torch.manual_seed(0)
 model = DNC(5, 8, 3, memory_size=4, word_size=4, engine="fused")
 outputs, state = model(torch.randn(6, 4, 5))
 outputs.square().sum().backward()
-tensors = [outputs, *state.memory, *(parameter.grad for parameter in model.parameters())]
+tensors = [outputs, *pytree.tree_leaves(state.memory), *(parameter.grad for parameter in model.parameters())]
 print(hashlib.sha256(b"".join(tensor.detach().numpy().tobytes() for tensor in tensors)).hexdigest())
 """
 

@@ -47,7 +47,10 @@ def test_torch_func_goes_to_the_reference_and_is_refused_by_name() -> None:
 
 @pytest.mark.parametrize(
     ("options", "lacked"),
-    [({"skip_unwritten": True}, "skip_unwritten")],
+    [
+        ({"skip_unwritten": True}, "skip_unwritten"),
+        ({"links": "none", "skip_unwritten": True}, "skip_unwritten nor links"),
+    ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_an_option_that_it_lacks_goes_to_the_reference_which_is_said_once(

@@ -18,6 +18,7 @@ from tests.engines.nudges import Nudges
 from tests.engines.pairs import Case, asymmetric_state, everything, leaf_state, masks, worst
 from tests.engines.poison import dirty_memory
 from torchdnc import DNC, MemoryOptions
+from torchdnc.engines.fused.sequence import FIELDS
 from torchdnc.nn import LSTMController
 from torchdnc.ops import access, interface_size, split_interface
 from torchdnc.types import MemoryState
@@ -157,7 +158,7 @@ def grads(of: Tensor, *wanted: Any) -> list[Tensor]:
 @pytest.mark.parametrize("change", CHANGES)
 def test_what_the_sequence_does_not_know_goes_step_by_step(change: str) -> None:
     state = model(change, PLAIN, "fused")(inputs(PLAIN))[1]
-    steps = {type(leaf.grad_fn).__name__ for leaf in state.memory}
+    steps = {type(leaf.grad_fn).__name__ for leaf in pytree.tree_leaves(state.memory)}
     assert steps == {"FusedAccessBackward"}
     assert type(pairs.model(PLAIN, "fused")(inputs(PLAIN))[1].memory.link.grad_fn).__name__ == "FusedSequenceBackward"
 
@@ -215,7 +216,7 @@ def test_without_gradients_nothing_changes() -> None:
     with torch.no_grad():
         again, end = made(inputs(PLAIN))
     assert torch.equal(outputs, again)
-    assert all(torch.equal(*pair) for pair in zip(state.memory, end.memory, strict=True))
+    assert all(torch.equal(*pair) for pair in zip(*map(pytree.tree_leaves, (state.memory, end.memory)), strict=True))
 
 
 def test_a_call_leaves_its_arguments_alone() -> None:
@@ -274,7 +275,7 @@ def test_graphs_of_several_calls_equal_reference(of: Callable[[str], list[Tensor
 
 def test_a_state_changed_in_place_is_noticed() -> None:
     made = model("own controller", PLAIN, "fused")
-    for name in made.initial_state(1).memory._fields:
+    for name in MemoryState._fields[:FIELDS]:
         outputs, state = made(inputs(PLAIN))
         outputs, _ = made(inputs(PLAIN), state)
         with torch.no_grad():
@@ -347,17 +348,18 @@ def test_compiled_gradients_are_the_derived_ones(N: int, W: int, R: int, options
 
     made = pairs.model(Case(N=N, W=W, R=R), "fused")
     before = asymmetric_state(made, 3).memory
+    given = pytree.tree_leaves(before)
     raw = torch.randn(3, interface_size(W, R), dtype=DOUBLE, requires_grad=True)
-    found = stepwise.FusedAccess.apply(stepwise.Call(W, R, options, True), raw, *before)
+    found = stepwise.FusedAccess.apply(stepwise.Call(W, R, options, True), raw, *given)
     d_words, *d_leaves = seeds = [torch.randn_like(each) for each in found]
-    d_raw, *d_before = torch.autograd.grad(found, [raw, *before], seeds)
+    d_raw, *d_before = torch.autograd.grad(found, [raw, *given], seeds)
 
     interface = split_interface(raw, W, R)
     words, after = access(interface, before, options)
-    torch.testing.assert_close(found, (words, *after), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(found, (words, *pytree.tree_leaves(after)), rtol=1e-12, atol=1e-12)
     d_interface, expected = derivation.access_backward(
         interface, before, after, d_words, MemoryState(*d_leaves), options
     )
-    torch.testing.assert_close(tuple(d_before), tuple(expected), rtol=1e-11, atol=1e-11)
-    (expected_raw,) = torch.autograd.grad(tuple(interface), raw, tuple(d_interface))
+    torch.testing.assert_close(d_before, pytree.tree_leaves(expected), rtol=1e-11, atol=1e-11)
+    (expected_raw,) = torch.autograd.grad(pytree.tree_leaves(interface), raw, pytree.tree_leaves(d_interface))
     torch.testing.assert_close(d_raw, expected_raw, rtol=1e-11, atol=1e-11)

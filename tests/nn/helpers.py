@@ -87,6 +87,8 @@ MODELS: dict[str, Callable[..., Recurrent]] = {
     "normed": partial(make_dnc, num_layers=2, read_heads=3, interface_norm=True),
     "clipped": partial(make_dnc, num_layers=2, activation_gradient_clip=0.1),
     "unwritten slots skipped": partial(make_dnc, options=MemoryOptions(skip_unwritten=True)),
+    "links detached": partial(make_dnc, options=MemoryOptions(links="detached")),
+    "no links": partial(make_dnc, read_heads=2, options=MemoryOptions(links="none")),
     "ntm": make_ntm,
     "ntm of many heads": partial(
         make_ntm, read_heads=2, write_heads=3, shift_range=2, num_layers=2, controller="feedforward"

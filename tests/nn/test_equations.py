@@ -86,7 +86,8 @@ def dnc_by_hand(model, controller, inputs, memory, r, ahead=None):
         h = controller(np.concatenate([x, r.reshape(len(x), -1)], axis=1))
         if ahead is not None:
             h = np.concatenate([h, ahead[t]], axis=1)
-        xi = oracle.split_interface(interface_by_hand(model.interface, h), model.word_size, model.read_heads)
+        xi = interface_by_hand(model.interface, h)
+        xi = oracle.split_interface(xi, model.word_size, model.read_heads, model.options)
         r, memory = oracle.access(xi, memory, model.options)
         outputs.append(h @ W_y.T + r.reshape(len(x), -1) @ W_r.T + b_y)
     return np.stack(outputs), memory, r

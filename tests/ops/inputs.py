@@ -40,22 +40,26 @@ class Case(NamedTuple):
 
 def interface_fields(options: MemoryOptions = PAPER) -> tuple[str, ...]:
     """The parts of the interface that there are under these options."""
-    return Interface._fields
+    unused = {"read_modes"} if options.links == "none" else set()
+    return tuple(name for name in Interface._fields if name not in unused)
 
 
 def state_fields(options: MemoryOptions = PAPER) -> tuple[str, ...]:
     """The fields of a state that hold a tensor under these options."""
-    unused = set() if options.skip_unwritten else {"written"}
+    unused = {"precedence", "link"} if options.links == "none" else set()
+    unused |= set() if options.skip_unwritten else {"written"}
     return tuple(name for name in MemoryState._fields if name not in unused)
 
 
 def interface_of(values: Values, options: MemoryOptions = PAPER) -> Interface:
-    return Interface(**{name: values[name] for name in interface_fields(options)})
+    return Interface(
+        **dict.fromkeys(Interface._fields, UNUSED) | {name: values[name] for name in interface_fields(options)}
+    )
 
 
 def state_of(values: Values, options: MemoryOptions = PAPER) -> MemoryState:
-    fields = dict.fromkeys(MemoryState._fields, UNUSED) | {name: values[name] for name in state_fields(options)}
-    return MemoryState(**fields)
+    fields = {name: values[name] for name in state_fields(options)}
+    return MemoryState(**dict.fromkeys(MemoryState._fields, UNUSED) | fields)
 
 
 def access_case(options: MemoryOptions = PAPER, note: str = "") -> Case:
@@ -83,7 +87,7 @@ CASES = [
     _case("oneplus", "interface"),
     Case(
         "split_interface",
-        lambda *arguments: tuple(ops.split_interface(*arguments)),
+        lambda *arguments: tuple(pytree.tree_leaves(ops.split_interface(*arguments))),
         lambda *arguments: tuple(oracle.split_interface(*arguments).values()),
         ("interface", "W", "R"),
     ),
@@ -105,14 +109,32 @@ CASES = [
 
 OPTIONS = {
     "unwritten slots skipped": MemoryOptions(skip_unwritten=True),
+    "no links": MemoryOptions(links="none"),
+    "no links, unwritten slots skipped": MemoryOptions(links="none", skip_unwritten=True),
 }
 """Each option alone, and some together."""
+
+
+def split_case(options: MemoryOptions, note: str) -> Case:
+    """The interface vector under these options, which is shorter or longer than the paper's."""
+    size = oracle.interface_size
+
+    def vector(interface: Any, W: int, R: int) -> Any:
+        return interface[..., : size(W, R, options)]
+
+    return Case(
+        "split_interface" + note,
+        lambda interface, W, R: tuple(pytree.tree_leaves(ops.split_interface(vector(interface, W, R), W, R, options))),
+        lambda interface, W, R: tuple(oracle.split_interface(vector(interface, W, R), W, R, options).values()),
+        ("longest_interface", "W", "R"),
+    )
+
 
 VARIANTS = [
     _case("content_weights", "memory", "read_keys", "read_strengths", "looked_at", note=" of written slots"),
     _case("content_weights", "memory", "write_key", "write_strength", "looked_at", note=" of a head in written slots"),
     _case("written", "written", "write_weights"),
-    *(access_case(options, f", {name}") for name, options in OPTIONS.items()),
+    *(make(options, f", {name}") for name, options in OPTIONS.items() for make in (split_case, access_case)),
 ]
 """What an option changes."""
 
@@ -128,6 +150,7 @@ def ordinary(sizes: Sizes, seed: int = 0) -> Values:
     def weighting(*shape: int) -> np.ndarray:
         return random.dirichlet(np.ones(shape[-1]), shape[:-1]) * random.uniform(0.2, 1, (*shape[:-1], 1))
 
+    longest = max(oracle.interface_size(W, R, options) for options in (PAPER, *OPTIONS.values()))
     slots = random.permuted(np.tile(np.arange(N), (B, 1)), axis=1)
     return {
         "W": W,
@@ -155,6 +178,7 @@ def ordinary(sizes: Sizes, seed: int = 0) -> Values:
         "backward": weighting(B, R, N),
         "read_content": weighting(B, R, N),
         "forward": weighting(B, R, N),
+        "longest_interface": random.normal(0, 3, (B, longest)),
         "looked_at": random.integers(0, 2, (B, N)).astype(float),
         "written": random.integers(0, 2, (B, N)).astype(float),
     }
@@ -217,6 +241,7 @@ def saturated(sizes: Sizes, seed: int = 0) -> Values:
         values[name][:] = np.eye(sizes.N)[0]
     values["read_modes"][:] = np.eye(3)[np.arange(sizes.R) % 3]
     values["interface"] *= 1e4
+    values["longest_interface"] *= 1e4
     return values
 
 

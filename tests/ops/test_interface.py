@@ -7,6 +7,7 @@ import torch
 
 from tests.conftest import assert_close
 from tests.ops.inputs import double
+from torchdnc import MemoryOptions
 from torchdnc.ops import interface_size, oneplus, split_interface
 
 getcontext().prec = 60
@@ -39,6 +40,12 @@ def test_parts_lie_in_the_papers_order():
 def test_a_vector_of_another_width_is_refused(width):
     with pytest.raises(ValueError, match=f"interface must have 23 features .* got {width}"):
         split_interface(torch.zeros(1, width), word_size=2, read_heads=2)
+
+
+@pytest.mark.parametrize(("word_size", "read_heads"), [(64, 4), (3, 1)])
+def test_sizes_with_options_are_those_of_their_papers(word_size, read_heads):
+    W, R = word_size, read_heads
+    assert interface_size(W, R, MemoryOptions(links="none")) == (3 + R) * W + 2 * R + 3
 
 
 def test_oneplus_is_right_to_the_last_digits():

@@ -1,5 +1,7 @@
 """What the options of the memory change, and what they leave."""
 
+import importlib
+import re
 from dataclasses import FrozenInstanceError
 
 import pytest
@@ -8,8 +10,11 @@ from torch.utils import _pytree as pytree
 
 from tests.conftest import assert_close
 from torchdnc import MemoryOptions, MemoryState
-from torchdnc.ops import access, interface_size, split_interface
+from torchdnc.ops import access, interface_size, link, split_interface
 from torchdnc.types import PAPER
+
+# `torchdnc.ops.access` is the function.
+access_module = importlib.import_module("torchdnc.ops.access")
 
 B, N, W, R = 2, 4, 3, 2
 STOPPED = MemoryOptions(usage_gradient=False)
@@ -76,6 +81,52 @@ def test_write_weights_of_the_step_before_get_no_gradient_without_it():
         total = torch.stack([leaf.sum() for leaf in pytree.tree_leaves((words, state))]).sum()
         (slope,) = torch.autograd.grad(total, given.write_weights, allow_unused=True)
         assert (slope is not None and slope.abs().min() > 0) == expected
+
+
+def test_detached_links_are_the_papers_without_their_gradient(monkeypatch):
+    vectors = interfaces(5)
+    detached = MemoryOptions(links="detached")
+    (words, state), (paper_words, paper_state) = roll_out(vectors, detached), roll_out(vectors, PAPER)
+    assert torch.equal(words, paper_words)
+    assert torch.equal(state.link, paper_state.link)
+    assert not state.link.requires_grad
+
+    def slope(options):
+        # Of the words alone: the last links and precedence have gradients of their own.
+        return torch.autograd.grad(roll_out(vectors, options)[0].square().sum(), vectors)[0]
+
+    stopped = slope(detached)
+    assert (slope(PAPER) - stopped).abs().max() > 1e-4
+    monkeypatch.setattr(access_module, "link", lambda *arguments: link(*arguments).detach())
+    assert_close(stopped, slope(PAPER))
+
+
+def test_without_links_a_memory_is_the_papers_with_all_its_heads_on_content():
+    options = MemoryOptions(links="none")
+    vectors = interfaces(6)
+    state, papers = start()._replace(precedence=(), link=()), start()
+    content = torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64).expand(B, R, 3)
+    for vector in vectors:
+        interface = split_interface(vector[:, : interface_size(W, R, options)], W, R, options)
+        words, state = access(interface, state, options)
+        expected, papers = access(interface._replace(read_modes=content), papers)
+        assert interface.read_modes == state.link == state.precedence == ()
+        assert torch.equal(words, expected)
+        for name in ("memory", "usage", "write_weights", "read_weights"):
+            assert torch.equal(getattr(state, name), getattr(papers, name))
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"usage_gradient": 1}, TypeError, "usage_gradient must be of type bool, got int"),
+        ({"skip_unwritten": "no"}, TypeError, "skip_unwritten must be of type bool, got str"),
+        ({"links": "some"}, ValueError, "links must be one of 'full', 'detached', 'none', got 'some'"),
+    ],
+)
+def test_options_are_refused(options, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        MemoryOptions(**options)
 
 
 def test_options_cannot_be_changed():

@@ -60,7 +60,8 @@ def step(
 
 
 def _memory_step(network: Network, xi: Tensor, memory_state: MemoryState) -> tuple[HeadWords, MemoryState]:
-    return access(split_interface(xi, network.word_size, network.read_heads), memory_state, network.options)
+    interface = split_interface(xi, network.word_size, network.read_heads, network.options)
+    return access(interface, memory_state, network.options)
 
 
 def run(

@@ -123,7 +123,8 @@ class DNC(Recurrent):
         self.backward_lstm = BackwardLSTM(input_size, hidden_size, num_layers, **where) if bidirectional else None
         self.looks_ahead = bidirectional
         self.feature_size = features = hidden_size * num_layers * (2 if bidirectional else 1)
-        self.interface: Any = _interface(features, interface_size(word_size, read_heads), interface_norm, **where)
+        width = interface_size(word_size, read_heads, options)
+        self.interface: Any = _interface(features, width, interface_norm, **where)
         self.output = linear_output(features + read_heads * word_size, output_size, device=device, dtype=dtype)
         self._enlarge_interface()
 
@@ -166,9 +167,13 @@ class DNC(Recurrent):
     def _memory_shapes(self, batch: tuple[int, ...], memory_size: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the fields of a memory's state, but for those that no option needs."""
         N, W, R = memory_size, self.word_size, self.read_heads
-        shapes = {"memory": (*batch, N, W), "usage": (*batch, N), "precedence": (*batch, N), "link": (*batch, N, N)}
+        shapes = {"memory": (*batch, N, W), "usage": (*batch, N)}
+        if self.options.links != "none":
+            shapes |= {"precedence": (*batch, N), "link": (*batch, N, N)}
         shapes |= {"write_weights": (*batch, N), "read_weights": (*batch, R, N)}
-        return shapes | ({"written": (*batch, N)} if self.options.skip_unwritten else {})
+        if self.options.skip_unwritten:
+            shapes["written"] = (*batch, N)
+        return shapes
 
     def _check_state(self, state: Any, batch: tuple[int, ...]) -> None:
         check_type("state", state, DNCState)

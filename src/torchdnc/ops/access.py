@@ -7,13 +7,13 @@ from torchdnc.ops.content import content_weights
 from torchdnc.ops.links import directional_weights, link, precedence
 from torchdnc.ops.reading import read_weights, read_words
 from torchdnc.ops.writing import erase_and_write, write_weights, written
-from torchdnc.types import PAPER, UNUSED, HeadWords, Interface, MemoryOptions, MemoryState
+from torchdnc.types import PAPER, UNUSED, HeadWords, Interface, Link, MemoryOptions, MemoryState, Weights
 
 
 def access(
     interface: Interface, memory_state: MemoryState, options: MemoryOptions = PAPER
 ) -> tuple[HeadWords, MemoryState]:
-    """One step of the memory: count usage, write, link, read.
+    """One step of the memory: count usage, write, link, read. Without links, heads read where they find their keys.
 
     The order is the paper's: usage from the weightings of the step before, the write look-up in the old
     memory, the links from the old precedence, the read look-up in the new memory.
@@ -36,11 +36,19 @@ def access(
     memory = erase_and_write(prev.memory, written_at, xi.erase, xi.write_vector)
     ever_written = written(prev.written, written_at) if options.skip_unwritten else UNUSED
 
-    links = link(prev.link, prev.precedence, written_at)
-    forward, backward = directional_weights(links, prev.read_weights)
-
     content = content_weights(memory, xi.read_keys, xi.read_strengths, ever_written)
-    read_at = read_weights(backward, content, forward, xi.read_modes)
-    recent = precedence(prev.precedence, written_at)
+    if options.links == "none":
+        recent, links, read_at = UNUSED, UNUSED, content
+    else:
+        recent = precedence(prev.precedence, written_at)
+        links = _link(prev, written_at, options)
+        forward, backward = directional_weights(links, prev.read_weights)
+        read_at = read_weights(backward, content, forward, xi.read_modes)
     state = MemoryState(memory, used, recent, links, written_at, read_at, ever_written)
     return read_words(memory, read_at), state
+
+
+def _link(prev: MemoryState, written_at: Weights, options: MemoryOptions) -> Link:
+    if options.links == "detached":
+        return link(prev.link.detach(), prev.precedence.detach(), written_at.detach())
+    return link(prev.link, prev.precedence, written_at)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from torchdnc.types import Interface
+from torchdnc.types import PAPER, UNUSED, Interface, MemoryOptions
 
 # softplus switches to the identity above this: exp(40) fits float32, and what is dropped (exp(-40)) is below
 # float64's resolution there; PyTorch's own threshold of 20 would be wrong by 2e-9.
@@ -21,45 +21,58 @@ def oneplus(x: Tensor) -> Tensor:
     return 1 + F.softplus(x, threshold=SOFTPLUS_THRESHOLD)
 
 
-def interface_size(word_size: int, read_heads: int) -> int:
-    """Width of the interface vector: W·R + 3W + 5R + 3."""
-    return word_size * read_heads + 3 * word_size + 5 * read_heads + 3
+def _layout(W: int, R: int, options: MemoryOptions) -> dict[str, int]:
+    """Widths of the parts of the interface vector, in their order: the paper's, and behind them those of options."""
+    widths = {"read_keys": R * W, "read_strengths": R, "write_key": W, "write_strength": 1, "erase": W}
+    # The two gates of one number each are cut and squashed as a pair.
+    widths |= {"write_vector": W, "free_gates": R, "gates": 2}
+    if options.links != "none":
+        widths["read_modes"] = 3 * R
+    return widths
 
 
-def split_interface(interface: Tensor, word_size: int, read_heads: int) -> Interface:
+def interface_size(word_size: int, read_heads: int, options: MemoryOptions = PAPER) -> int:
+    """Width of the interface vector: W·R + 3W + 5R + 3, less the 3R read modes with `links="none"`."""
+    return sum(_layout(word_size, read_heads, options).values())
+
+
+def split_interface(interface: Tensor, word_size: int, read_heads: int, options: MemoryOptions = PAPER) -> Interface:
     """Cuts the interface vector into its parts, in the paper's order, and squashes each into its range.
 
     ξ = [k^{r,1..R}; β^{r,1..R}; k^w; β^w; e; v; f^{1..R}; g^a; g^w; π^{1..R}], strengths by oneplus, gates
     and erase by the logistic function, read modes by a softmax over the three, keys and write vector as they
-    are.
+    are. With `links="none"` there is no π.
 
     Args:
-        interface: [..., W·R + 3W + 5R + 3].
+        interface: [..., interface_size(W, R, options)].
         word_size: W, at least 1.
         read_heads: R, at least 1.
+        options: departures from the paper.
     Raises:
-        ValueError: the last dimension is not W·R + 3W + 5R + 3.
+        ValueError: the last dimension is of another size.
     Source: Graves et al. 2016, Methods, "Interface parameters".
     """
     W, R = word_size, read_heads
-    if interface.shape[-1] != interface_size(W, R):
+    widths = _layout(W, R, options)
+    if interface.shape[-1] != sum(widths.values()):
         raise ValueError(
-            f"interface must have {interface_size(W, R)} features (W·R + 3W + 5R + 3 with W={W}, R={R}), "
-            f"got {interface.shape[-1]}"
+            f"interface must have {sum(widths.values())} features (with W={W}, R={R} and these options: "
+            f"{' + '.join(f'{width} {name}' for name, width in widths.items())}), got {interface.shape[-1]}"
         )
-    # The two gates of one number each are cut and squashed as a pair.
-    sizes = [R * W, R, W, 1, W, W, R, 2, 3 * R]
-    keys, strengths, write_key, write_strength, erase, vector, free, pair, modes = interface.split_with_sizes(sizes, -1)
-    alloc_gate, write_gate = torch.sigmoid(pair).unbind(-1)
-    return Interface(
-        read_keys=keys.unflatten(-1, (R, W)),
-        read_strengths=oneplus(strengths),
-        write_key=write_key,
-        write_strength=oneplus(write_strength).squeeze(-1),
-        erase=torch.sigmoid(erase),
-        write_vector=vector,
-        free_gates=torch.sigmoid(free),
+    parts = dict(zip(widths, interface.split_with_sizes([*widths.values()], -1), strict=True))
+    alloc_gate, write_gate = torch.sigmoid(parts["gates"]).unbind(-1)
+    xi = Interface(
+        read_keys=parts["read_keys"].unflatten(-1, (R, W)),
+        read_strengths=oneplus(parts["read_strengths"]),
+        write_key=parts["write_key"],
+        write_strength=oneplus(parts["write_strength"]).squeeze(-1),
+        erase=torch.sigmoid(parts["erase"]),
+        write_vector=parts["write_vector"],
+        free_gates=torch.sigmoid(parts["free_gates"]),
         alloc_gate=alloc_gate,
         write_gate=write_gate,
-        read_modes=torch.softmax(modes.unflatten(-1, (R, 3)), -1),
+        read_modes=UNUSED,
     )
+    if options.links != "none":
+        xi = xi._replace(read_modes=torch.softmax(parts["read_modes"].unflatten(-1, (R, 3)), -1))
+    return xi

@@ -180,7 +180,7 @@ MODELS: dict[str, type[Model]] = {model.name: model for model in (DNCModel, NTMM
 
 def check_room(model: Model, batch_size: int) -> None:
     """Raise ValueError if the links of so many sequences alone cannot fit into this machine's memory."""
-    if not isinstance(model, DNCModel):
+    if not isinstance(model, DNCModel) or model.options.links == "none":
         return
     links = torch.float32.itemsize * batch_size * model.memory_size**2
     room = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
