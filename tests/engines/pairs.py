@@ -71,15 +71,21 @@ def asymmetric_state(made: DNC, B: int) -> DNCState:
     zero = made.initial_state(B)
     memory, N = zero.memory, made.memory_size
     weighting = lambda like: 0.9 * torch.softmax(torch.randn_like(like), -1)  # noqa: E731
+    linked, written = isinstance(memory.link, Tensor), memory.written
+    if isinstance(written, Tensor):
+        written = (torch.rand_like(written) > 0.4).to(written.dtype)
+        # A memory that nothing was written to, too.
+        written[0] = 0
     state = DNCState(
         pytree.tree_map(torch.randn_like, zero.controller),
         memory._replace(
             memory=torch.randn_like(memory.memory),
             usage=torch.rand_like(memory.usage),
-            precedence=weighting(memory.precedence),
-            link=torch.rand_like(memory.link) / N * (1 - torch.eye(N, dtype=memory.link.dtype)),
+            precedence=weighting(memory.precedence) if linked else memory.precedence,
+            link=torch.rand_like(memory.link) / N * (1 - torch.eye(N, dtype=memory.usage.dtype)) if linked else (),
             write_weights=weighting(memory.write_weights),
             read_weights=weighting(memory.read_weights),
+            written=written,
         ),
         torch.randn_like(zero.read_words),
     )
@@ -87,8 +93,10 @@ def asymmetric_state(made: DNC, B: int) -> DNCState:
 
 
 def leaf_state(state: DNCState) -> DNCState:
-    """The state with leaves that gather gradients."""
+    """The state with leaves that gather gradients, but for what was written, which has none."""
     made: DNCState = pytree.tree_map(lambda leaf: leaf.detach().clone().requires_grad_(), state)
+    if isinstance(made.memory.written, Tensor):
+        made.memory.written.requires_grad_(False)
     return made
 
 
@@ -105,11 +113,14 @@ def everything(made: DNC, inputs: Tensor, state: DNCState, **call: Any) -> list[
     """Outputs, final state, and the gradients of inputs, parameters and start for a fixed random loss."""
     outputs, end = made(inputs, state, **call)
     results = [outputs, *pytree.tree_leaves(end)]
-    return [*results, *gradients(results, [inputs, *pytree.tree_leaves(state), *made.parameters()])]
+    leaves = [leaf for leaf in pytree.tree_leaves(state) if leaf.requires_grad]
+    return [*results, *gradients(results, [inputs, *leaves, *made.parameters()])]
 
 
 def gradients(results: list[Tensor], wanted: list[Tensor]) -> list[Tensor]:
     """Those of the wanted tensors, for a fixed random weighting of all results; zeros where none depends on one."""
+    # What was written has no gradient.
+    results = [result for result in results if result.requires_grad]
     torch.manual_seed(1)
     seeds = [torch.randn(result.shape, dtype=torch.float64).to(result.dtype) for result in results]
     found = torch.autograd.grad(results, wanted, seeds, allow_unused=True)

@@ -48,8 +48,7 @@ def test_torch_func_goes_to_the_reference_and_is_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("options", "lacked"),
     [
-        ({"skip_unwritten": True}, "skip_unwritten"),
-        ({"links": "none", "skip_unwritten": True}, "skip_unwritten nor links"),
+        ({"links": "detached", "skip_unwritten": True}, "links='detached'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -69,7 +68,7 @@ def test_an_option_that_it_lacks_goes_to_the_reference_which_is_said_once(
 
 def test_nothing_is_said_where_it_is_no_options_fault(capsys: pytest.CaptureFixture[str]) -> None:
     engines._say.cache_clear()
-    made = model(replace(CASE, options=MemoryOptions(skip_unwritten=True)), "auto")
+    made = model(replace(CASE, options=MemoryOptions(links="detached")), "auto")
     torch.func.vmap(lambda x: made(x)[0])(inputs().unsqueeze(0))
     assert capsys.readouterr().err == ""
 

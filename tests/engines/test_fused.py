@@ -18,6 +18,7 @@ from tests.engines.pairs import Case, asymmetric_state, everything, leaf_state, 
 from torchdnc import DNC, DNCState, MemoryOptions
 from torchdnc.engines.fused import compiled, sequence
 
+BY_CONTENT = MemoryOptions(links="none", skip_unwritten=True)
 CASES = {
     "plain": Case(),
     "ones": Case(T=1, B=1, I=1, H=1, N=1, W=1, R=1),
@@ -39,6 +40,10 @@ CASES = {
     "normed masks": Case(T=9, B=5, N=7, R=2, layers=2, masks=True, normed=True),
     "bidirectional": Case(T=6, B=3, R=2, bidirectional=True),
     "bidirectional, normed, masks": Case(T=9, B=5, N=7, R=2, layers=2, masks=True, normed=True, bidirectional=True),
+    "skipping": Case(T=9, B=5, N=7, R=2, masks=True, options=MemoryOptions(skip_unwritten=True)),
+    "skipping, many": Case(T=9, B=3, N=40, W=9, R=3, scale=3, options=MemoryOptions(skip_unwritten=True)),
+    "no links": Case(T=9, B=5, N=7, R=2, masks=True, options=MemoryOptions(links="none")),
+    "no links, skipping": Case(T=9, B=3, N=40, W=9, R=3, scale=3, normed=True, options=BY_CONTENT),
     "saturated": Case(T=6, N=6, R=2, scale=40),
 }
 

@@ -18,7 +18,7 @@ from tests.engines.nudges import Nudges
 from tests.engines.pairs import Case, asymmetric_state, everything, leaf_state, masks, worst
 from tests.engines.poison import dirty_memory
 from torchdnc import DNC, MemoryOptions
-from torchdnc.engines.fused.sequence import FIELDS
+from torchdnc.engines.fused.sequence import fields_of, kernel_options
 from torchdnc.nn import LSTMController
 from torchdnc.ops import access, interface_size, split_interface
 from torchdnc.types import MemoryState
@@ -117,6 +117,8 @@ CASES = {
     "masks": Case(T=9, B=5, N=7, R=2, masks=True),
     "stopped usage": Case(T=6, R=2, options=MemoryOptions(usage_gradient=False)),
     "saturated": Case(T=3, N=6, R=2, scale=40),
+    "skipping": Case(T=7, B=4, N=9, R=2, masks=True, options=MemoryOptions(skip_unwritten=True)),
+    "no links, skipping": Case(T=6, N=17, W=9, R=2, options=MemoryOptions(links="none", skip_unwritten=True)),
 }
 
 
@@ -275,7 +277,7 @@ def test_graphs_of_several_calls_equal_reference(of: Callable[[str], list[Tensor
 
 def test_a_state_changed_in_place_is_noticed() -> None:
     made = model("own controller", PLAIN, "fused")
-    for name in MemoryState._fields[:FIELDS]:
+    for name in fields_of(kernel_options(PLAIN.options)):
         outputs, state = made(inputs(PLAIN))
         outputs, _ = made(inputs(PLAIN), state)
         with torch.no_grad():

@@ -19,8 +19,8 @@ W, R = 4, 2
 
 
 def start(slots, batch=1, dtype=torch.float64):
-    shapes = {"memory": (slots, W), "read_weights": (R, slots)}
-    shapes |= dict.fromkeys(["usage", "precedence", "write_weights", "written"], (slots,))
+    shapes: dict[str, tuple[int, ...]] = {"memory": (slots, W), "read_weights": (R, slots)}
+    shapes |= dict.fromkeys(("usage", "precedence", "write_weights", "written"), (slots,))
     zeros = {name: torch.zeros(batch, *shape, dtype=dtype) for name, shape in shapes.items()}
     # The first links that take up memory are those that a step makes.
     return MemoryState(**zeros, link=torch.zeros((), dtype=dtype).expand(batch, slots, slots))

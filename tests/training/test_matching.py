@@ -17,6 +17,7 @@ from torchdnc.training import MODELS, DNCModel, LSTMModel, find_recipe, load_rec
 from torchdnc.training.folder import CONFIG, read_config
 from torchdnc.training.matching import matched, of_kind, parameters_named
 from torchdnc.training.models import NTMModel, SuperLSTMModel
+from torchdnc.types import MemoryOptions
 
 SPEC = Spec(9, 8)
 
@@ -83,7 +84,9 @@ def test_what_no_size_comes_near_is_refused() -> None:
 
 
 def test_another_kind_keeps_what_both_have() -> None:
-    dnc = DNCModel(30, memory_size=7, word_size=6, read_heads=3, num_layers=2, usage_gradient=False)
+    dnc = DNCModel(
+        30, memory_size=7, word_size=6, read_heads=3, num_layers=2, options=MemoryOptions(usage_gradient=False)
+    )
     assert of_kind(dnc, "ntm") == NTMModel(30, 7, 6, 3, num_layers=2)
     assert of_kind(dnc, "super-lstm") == SuperLSTMModel(30, 2)
     assert of_kind(dnc, "dnc") == dnc

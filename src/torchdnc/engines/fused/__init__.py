@@ -14,8 +14,12 @@ from torchdnc.engines import reference
 from torchdnc.engines.fused import compiled
 from torchdnc.types import PAPER, DNCState, MemoryOptions
 
-OPTIONS: Final = ("usage_gradient",)
-"""The fields of `MemoryOptions` that the kernels have."""
+OPTIONS: Final[dict[str, tuple[Any, ...]]] = {
+    "usage_gradient": (True, False),
+    "skip_unwritten": (True, False),
+    "links": ("full", "none"),
+}
+"""The values of `MemoryOptions` that the kernels have; of other fields the paper's."""
 
 
 def refusal(network: Any, inputs: Tensor) -> str | None:
@@ -29,8 +33,9 @@ def refusal(network: Any, inputs: Tensor) -> str | None:
 
 def lacking(options: MemoryOptions) -> str | None:
     """Which of the options this engine does not have, as the end of a sentence; None if it has them all."""
-    names = [field.name for field in fields(options) if field.name not in OPTIONS]
-    lacked = [name for name in names if getattr(options, name) != getattr(PAPER, name)]
+    values = {field.name: getattr(options, field.name) for field in fields(options)}
+    known = {name: OPTIONS.get(name, (getattr(PAPER, name),)) for name in values}
+    lacked = [f"{name}={value!r}" for name, value in values.items() if value not in known[name]]
     return f"it does not have the option {' nor '.join(lacked)}" if lacked else None
 
 

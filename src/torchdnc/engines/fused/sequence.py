@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -11,14 +12,12 @@ import torch
 from torch import Tensor
 
 from torchdnc.engines.fused.compiled import run
-from torchdnc.engines.fused.kernels.arrays import Array, Carried, Found, Scratch, Sizes, Tape, Team, Weights
+from torchdnc.engines.fused.kernels.arrays import Array, Carried, Found, Options, Scratch, Sizes, Tape, Team, Weights
 from torchdnc.engines.fused.kernels.layout import tape_size, work_size
-from torchdnc.ops import interface_size
 from torchdnc.ops.content import COSINE_EPSILON
-from torchdnc.types import DNCState, LSTMState, MemoryState
+from torchdnc.types import UNUSED, DNCState, LSTMState, MemoryOptions, MemoryState
 
-FIELDS: Final = 6
-"""The first fields of a `MemoryState`, which the kernels know; those behind them are of options that they lack."""
+_UNUSED: Final = MemoryState(*[UNUSED] * len(MemoryState._fields))
 
 
 class Parameters(NamedTuple):
@@ -105,7 +104,7 @@ def backward(
     wanted: Wanted,
 ) -> Gradients:
     """Gradients of a sequence, from those of its features and of its final state."""
-    d_start = room_for(d_end.memory)
+    d_start = room_for_gradient(d_end.memory)
     tape = _tape(sizes, kept, None, alive, fresh)
     carried = _carried(sizes, d_end, d_start)
     normals = tape.interfaces.shape if sizes.normed else (0, 0, 0)
@@ -126,20 +125,54 @@ def array(tensor: Tensor) -> Array:
     return numbers
 
 
+def kernel_options(options: MemoryOptions) -> Options:
+    """The options as kernels know them."""
+    return Options(options.usage_gradient, options.links != "none", options.skip_unwritten, wipes=False)
+
+
+@functools.cache
+def fields_of(options: Options) -> tuple[str, ...]:
+    """The fields of a memory's state that hold something."""
+    unused = {"precedence": not options.linked, "link": not options.linked, "written": not options.skips}
+    return tuple(name for name in MemoryState._fields if not unused.get(name, False))
+
+
 def tensors_of(memory: MemoryState) -> list[Tensor]:
     """The fields that hold a tensor. By hand: pytree takes a tenth of a millisecond."""
     return [leaf for leaf in memory if isinstance(leaf, Tensor)]
 
 
+def marks_of(memory: MemoryState) -> list[Tensor]:
+    """The fields that have no gradient."""
+    return [memory.written] if isinstance(memory.written, Tensor) else []
+
+
+def memory_work(memory: MemoryState) -> int:
+    """Numbers that a step goes through in the memories and links of a batch."""
+    return sum(leaf.numel() for leaf in (memory.memory, memory.link) if isinstance(leaf, Tensor))
+
+
+def memory_of(options: Options, leaves: Sequence[Any]) -> MemoryState:
+    """The state of these fields, the others unused."""
+    return _UNUSED._replace(**dict(zip(fields_of(options), leaves, strict=True)))
+
+
 def flat_rows(memory: MemoryState) -> Any:
-    """The state, or its gradient, as arrays of flat rows."""
-    rows: Any = (array(leaf.flatten(1)) for leaf in tensors_of(memory))
+    """The state, or its gradient, as arrays of flat rows; what is unused has rows of no size."""
+    B, like = len(memory.memory), memory.memory
+    rows: Any = (array(leaf.flatten(1) if isinstance(leaf, Tensor) else like.new_empty(B, 0)) for leaf in memory)
     return MemoryState(*rows)
 
 
 def room_for(memory: MemoryState) -> MemoryState:
     """A state of the same sizes, which holds nothing yet."""
-    return MemoryState(*(leaf.new_empty(leaf.shape) for leaf in tensors_of(memory)))
+    return MemoryState(*(leaf.new_empty(leaf.shape) if isinstance(leaf, Tensor) else leaf for leaf in memory))
+
+
+def room_for_gradient(memory: MemoryState) -> MemoryState:
+    """The same for its gradient; that of what was written is none, and already there."""
+    room = room_for(memory)
+    return room._replace(written=torch.zeros_like(room.written)) if marks_of(room) else room
 
 
 def _rooms(like: Tensor, *shapes: tuple[int, ...]) -> list[Array]:
@@ -184,12 +217,12 @@ def _tape_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
         "hidden": (layers, places, B, H),
         "cells": (cells, places, B, H),
         "squashed": (cells, steps, B, H),
-        "interfaces": (steps, B, interface_size(W, R)),
-        "normals": (steps * sizes.normed, B, interface_size(W, R) + 1),
+        "interfaces": (steps, B, sizes.X),
+        "normals": (steps * sizes.normed, B, sizes.X + 1),
         "rows": (places, B, tape_size(N, R)),
         "reads": (places, B, R * W),
         "memories": (kept, B, N * W),
-        "links": (kept, B, N * N),
+        "links": (kept, B, N * N * sizes.options.linked),
     }
 
 
@@ -207,7 +240,8 @@ def _tape(sizes: Sizes, kept: Kept, memory: MemoryState | None, alive: Array, fr
     if memory is None:
         memory_now, link_now = numbers["memories"][0], numbers["links"][0]
     else:
-        memory_now, link_now = array(memory.memory.flatten(1)), array(memory.link.flatten(1))
+        now = flat_rows(memory)
+        memory_now, link_now = now.memory, now.link
     return Tape(**numbers, orders=array(kept.orders), memory=memory_now, link=link_now, alive=alive, fresh=fresh)
 
 
@@ -224,16 +258,16 @@ def _scratch(team: Team, sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
     columns = R * W + H * sizes.recurrent + H * (sizes.layers > 1)
     work, chi, hidden, nothing, zeros, memories = _rooms(
         like,
-        (team.threads, work_size(N, R)),
+        (team.threads, work_size(N, W, R, sizes.options.wipes)),
         (team.threads if team.threads > B and not replay else 1, B, columns),
         (B, sizes.layers * H),
         (tape_size(N, R),),
-        (max(N * W, N * N, H),),
+        (max(N * W, N * N * sizes.options.linked, H),),
         ((sizes.every + 1) * replay, B, N * W),
     )
     nothing[:], zeros[:] = 0, 0
-    # An empty slot has the length sqrt(ε).
-    nothing[3 * N : 4 * N] = math.sqrt(COSINE_EPSILON)
+    # An empty slot has the length sqrt(ε); see `layout.tape_parts`.
+    nothing[3 * N : 4 * N] = math.inf if sizes.options.skips else math.sqrt(COSINE_EPSILON)
     return Scratch(work, chi, hidden, nothing, zeros, memories)
 
 

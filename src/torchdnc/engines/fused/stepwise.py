@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,7 +16,17 @@ from torchdnc.engines.fused.function import needs_reference, through_reference
 from torchdnc.engines.fused.kernels.arrays import Array, Team
 from torchdnc.engines.fused.kernels.layout import tape_size, work_size
 from torchdnc.engines.fused.kernels.steps import StepSizes, StepTape
-from torchdnc.engines.fused.sequence import FIELDS, array, flat_rows, room_for, tensors_of
+from torchdnc.engines.fused.sequence import (
+    array,
+    flat_rows,
+    kernel_options,
+    marks_of,
+    memory_of,
+    memory_work,
+    room_for,
+    room_for_gradient,
+    tensors_of,
+)
 from torchdnc.engines.reference import Network
 from torchdnc.engines.unroll import unroll
 from torchdnc.ops import access, interface_size, split_interface
@@ -56,10 +67,10 @@ def step(
     hidden, controller = network.controller(chi, state.controller)
     interface = network.interface(hidden if beside is None else torch.cat([hidden, beside], -1))
     # The kernels believe the sizes that they are told.
-    check_shape("interface", interface, (len(chi), interface_size(call.word_size, call.read_heads)))
+    check_shape("interface", interface, (len(chi), interface_size(call.word_size, call.read_heads, call.options)))
     read_words, *leaves = FusedAccess.apply(call, interface.to(state.read_words.dtype), *tensors_of(state.memory))
     features = torch.cat([hidden, read_words.flatten(-2)], -1)
-    return features, DNCState(controller, MemoryState(*leaves), read_words)
+    return features, DNCState(controller, _memory(call, leaves), read_words)
 
 
 class FusedAccess(torch.autograd.Function):
@@ -67,49 +78,56 @@ class FusedAccess(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, call: Call, interface: Tensor, *leaves: Tensor) -> tuple[Tensor, ...]:
-        before = MemoryState(*leaves)
+        before = _memory(call, leaves)
         sizes, team = _sizes(call, before), _team(before)
         after = room_for(before)
         reads = interface.new_empty(len(interface), sizes.R, sizes.W)
         tape = _tape(sizes, interface)
         compiled.run(
             "step", team, sizes, array(interface), flat_rows(before), flat_rows(after), array(reads.flatten(1)),
-            StepTape(*map(array, tape)), _room(team, work_size(sizes.N, sizes.R), interface),
+            StepTape(*map(array, tape)), _work(team, sizes, interface),
         )  # fmt: skip
         if any(ctx.needs_input_grad):
             ctx.call, ctx.sizes = call, sizes
             ctx.save_for_backward(interface, *leaves, after.memory, *tape)
+            ctx.mark_non_differentiable(*marks_of(after))
         return reads, *tensors_of(after)
 
     @staticmethod
     def backward(ctx: Any, d_reads: Tensor, *d_leaves: Tensor) -> tuple[Tensor | None, ...]:
         interface, *others = ctx.saved_tensors
-        leaves, memory, tape = others[:FIELDS], others[FIELDS], others[FIELDS + 1 :]
+        fields = len(d_leaves)
+        leaves, memory, tape = others[:fields], others[fields], others[fields + 1 :]
         if needs_reference(d_reads, *d_leaves):
             again = partial(_on_the_reference, ctx.call) if ctx.call.second_derivatives else None
             return through_reference(again, (interface, *leaves), ctx.needs_input_grad, (d_reads, *d_leaves))
         sizes: StepSizes = ctx.sizes
-        before = MemoryState(*leaves)
+        before = _memory(ctx.call, leaves)
         team = _team(before)
         d_interface = interface.new_empty(interface.shape)
-        d_before = room_for(before)
+        d_before = room_for_gradient(before)
         compiled.run(
             "step_backward", team, sizes, StepTape(*map(array, tape)), flat_rows(before),
-            array(memory.flatten(1)), NO_STEPS, flat_rows(MemoryState(*d_leaves)), array(d_reads.flatten(1)),
+            array(memory.flatten(1)), NO_STEPS, flat_rows(_memory(ctx.call, d_leaves)), array(d_reads.flatten(1)),
             flat_rows(d_before), array(d_interface), _room(team, (3 + sizes.R) * sizes.N, interface),
-            _room(team, work_size(sizes.N, sizes.R), interface),
+            _work(team, sizes, interface),
         )  # fmt: skip
         return None, d_interface, *tensors_of(d_before)
 
 
+def _memory(call: Call, leaves: Sequence[Tensor]) -> MemoryState:
+    return memory_of(kernel_options(call.options), leaves)
+
+
 def _on_the_reference(call: Call, interface: Tensor, *leaves: Tensor) -> tuple[Tensor, MemoryState]:
     """The access in PyTorch's own operations."""
-    return access(split_interface(interface, call.word_size, call.read_heads), MemoryState(*leaves), call.options)
+    xi = split_interface(interface, call.word_size, call.read_heads, call.options)
+    return access(xi, _memory(call, leaves), call.options)
 
 
 def _sizes(call: Call, memory: MemoryState) -> StepSizes:
     _, N, W = memory.memory.shape
-    return StepSizes(N, W, call.read_heads, call.options.usage_gradient)
+    return StepSizes(N, W, call.read_heads, kernel_options(call.options))
 
 
 def _tape(sizes: StepSizes, interface: Tensor) -> tuple[Tensor, ...]:
@@ -119,7 +137,11 @@ def _tape(sizes: StepSizes, interface: Tensor) -> tuple[Tensor, ...]:
 
 
 def _team(memory: MemoryState) -> Team:
-    return compiled.team(work=memory.link.numel() + memory.memory.numel())
+    return compiled.team(work=memory_work(memory))
+
+
+def _work(team: Team, sizes: StepSizes, like: Tensor) -> Array:
+    return _room(team, work_size(sizes.N, sizes.W, sizes.R, sizes.options.wipes), like)
 
 
 def _room(team: Team, numbers: int, like: Tensor) -> Array:

@@ -17,7 +17,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torchdnc.engines import reference
 from torchdnc.engines.fused.function import Call, FusedSequence, flat, leaves_of, state_of
 from torchdnc.engines.fused.kernels.arrays import Sizes
-from torchdnc.engines.fused.sequence import Parameters
+from torchdnc.engines.fused.sequence import Parameters, kernel_options, memory_work
 from torchdnc.ops import interface_size
 from torchdnc.types import DNCState, LSTMState
 
@@ -76,7 +76,8 @@ def _shapes(network: Any, input_size: int) -> list[tuple[int, int]]:
     H = controller.hidden_size
     width = input_size + words + H * controller.recurrent
     layers = [(controller.outputs_per_unit * H, width + H * (layer > 0)) for layer in range(controller.num_layers)]
-    return [*layers, (interface_size(network.word_size, network.read_heads), network.feature_size)]
+    width = interface_size(network.word_size, network.read_heads, network.options)
+    return [*layers, (width, network.feature_size)]
 
 
 def run(
@@ -98,7 +99,7 @@ def run(
     parameters, epsilon = _parameters(network, beside)
     again = partial(_on_the_reference, network, epsilon, initial, lengths, reset) if second_derivatives else None
     weights = [*parameters.weights, parameters.interface]
-    work = T * (state.memory.link.numel() + state.memory.memory.numel() + B * sum(map(Tensor.numel, weights)))
+    work = T * (memory_work(state.memory) + B * sum(map(Tensor.numel, weights)))
     sizes = _sizes(network, inputs, state, parameters)
     features, *ends = FusedSequence.apply(
         Call(work, sizes, epsilon, alive, fresh, again), inputs, *leaves_of(state), *flat(parameters)
@@ -180,7 +181,8 @@ def _sizes(network: Any, inputs: Tensor, state: DNCState, parameters: Parameters
         layers=controller.num_layers,
         recurrent=isinstance(state.controller, LSTMState),
         bound=math.inf if bound is None else bound,
-        through_writes=network.options.usage_gradient,
+        X=len(parameters.interface_bias),
+        options=kernel_options(network.options),
         normed=bool(parameters.norm),
         beside=bool(parameters.beside),
         keep=torch.is_grad_enabled(),

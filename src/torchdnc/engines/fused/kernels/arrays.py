@@ -21,12 +21,25 @@ class Team(NamedTuple):
     members: int
 
 
+class Options(NamedTuple):
+    """What kernels ask of `MemoryOptions`.
+
+    through_writes: gradients flow from the usage into the write weights before; linked: there are links; skips: slots
+    that were never written take no part in look-ups; wipes: what is freed is forgotten.
+    """
+
+    through_writes: bool
+    linked: bool
+    skips: bool
+    wipes: bool
+
+
 class Sizes(NamedTuple):
     """Numbers of a call.
 
-    layers: of the controller; recurrent: it is an LSTM; bound: of its activations' gradients; through_writes: gradients
-    flow from the usage into the write weights before; normed: the raw interface is normalised; beside: it has a share
-    of its own at every step; keep: the tape is for a backward pass; every: steps between two checkpoints.
+    X: of the interface; layers: of the controller; recurrent: it is an LSTM; bound: of its activations' gradients;
+    normed: the raw interface is normalised; beside: it has a share of its own at every step; keep: the tape is for a
+    backward pass; every: steps between two checkpoints.
     """
 
     T: int
@@ -36,10 +49,11 @@ class Sizes(NamedTuple):
     N: int
     W: int
     R: int
+    X: int
     layers: int
     recurrent: bool
     bound: float
-    through_writes: bool
+    options: Options
     normed: bool
     beside: bool
     keep: bool

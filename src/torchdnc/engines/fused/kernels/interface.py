@@ -57,7 +57,7 @@ def squash(xi, W, R):
             strengths[i] = oneplus(strengths[i])
     for gates in (erase, free_gates, alloc_gate, write_gate):
         sigmoid_in_place(gates, gates.shape[0])
-    for r in range(R):
+    for r in range(modes.shape[0] // 3):
         back, found, ahead = modes[3 * r], modes[3 * r + 1], modes[3 * r + 2]
         top = max(back, max(found, ahead))
         back, found, ahead = math.exp(back - top), math.exp(found - top), math.exp(ahead - top)
@@ -82,7 +82,7 @@ def unsquash(xi, d_xi, W, R):
     for gates, d_gates in ((erase, d_erase), (free_gates, d_free), (alloc_gate, d_alloc), (write_gate, d_write)):
         for i in range(gates.shape[0]):
             d_gates[i] *= gates[i] * (one - gates[i])
-    for r in range(R):
+    for r in range(modes.shape[0] // 3):
         mean = xi.dtype.type(0)
         for k in range(3 * r, 3 * r + 3):
             mean += modes[k] * d_modes[k]

@@ -10,14 +10,17 @@ def tape_size(N: int, R: int) -> int:
     return 5 * N + 2 * R * N
 
 
-def work_size(N: int, R: int) -> int:
+def work_size(N: int, W: int, R: int, wipes: bool) -> int:
     """Numbers that the gradient of a step, which needs most, works with, rounded up to whole cache lines."""
-    return -(-((3 * R + 11) * N + 8 * R) // 16) * 16
+    return -(-((3 * R + 12) * N + 8 * R + N * W * wipes) // 16) * 16
 
 
 @njit(**EXACT)
 def tape_parts(row, N, R):
-    """usage, write_weights, precedence, lengths of the slots, write content [N]; read_weights, read content [R N]."""
+    """usage, write_weights, precedence, lengths of the slots, write content [N]; read_weights, read content [R N].
+
+    Where look-ups skip slots that were never written, the length of such a slot is infinite.
+    """
     return (
         row[:N],
         row[N : 2 * N],
@@ -31,7 +34,8 @@ def tape_parts(row, N, R):
 
 @njit(**EXACT)
 def interface_parts(xi, W, R):
-    """The parts of an interface row, in the paper's order; single numbers as arrays of one."""
+    """The parts of an interface row, in the paper's order; single numbers as arrays of one. Without links there are no
+    modes."""
     strength = R * W + R + W
     free = strength + 1 + 2 * W
     return (

@@ -23,7 +23,7 @@ from torchdnc.engines.fused.kernels.simd import (
     without_lane,
 )
 from torchdnc.engines.fused.kernels.team import part, wait
-from torchdnc.engines.fused.kernels.vectors import add, clear, length, softmax, total
+from torchdnc.engines.fused.kernels.vectors import add, clear, copy, length, softmax, softmax_where_finite, total
 from torchdnc.ops.content import COSINE_EPSILON
 
 # Rows of the link matrix that are at hand at a time.
@@ -98,25 +98,48 @@ def choose_write(weights, content, usage, order, alloc_gate, write_gate, N):
 
 
 @njit(**BODY)
-def _write_at(at, n, memory, memory_prev, weight, erase, vector, k, square):
-    old = load(memory_prev, at, n)
+def _write_at(at, n, memory, memory_prev, kept, weight, erase, vector, k, square):
+    old = kept * load(memory_prev, at, n)
     new = fma(weight, load(vector, k, n) - load(erase, k, n) * old, old)
     store(memory, at, new, n)
     return fma(new, new, square)
 
 
 @njit(**EXACT)
-def write(memory, memory_prev, lengths, weights, erase, vector, first, last, W):
-    """M := M_{t−1} ∘ (1 − w eᵀ) + w vᵀ, which may be done in place, and the lengths, of slots `first` up to `last`."""
+def retained(i, heads_prev, free_gates, N, R):
+    """ψ[i] = Π_r (1 − f^r w^r[i])."""
+    one = heads_prev.dtype.type(1)
+    kept = one
+    for r in range(R):
+        kept *= one - free_gates[r] * heads_prev[r * N + i]
+    return kept
+
+
+@njit(**EXACT)
+def write(
+    memory, memory_prev, lengths, lengths_prev, weights, erase, vector, heads_prev, free_gates, first, last, N, W, R,
+    options,
+):  # fmt: skip
+    """M := M_{t−1} ∘ (1 − w eᵀ) + w vᵀ, which may be done in place, and the lengths, of slots `first` up to `last`.
+
+    What is freed is forgotten first, ψ M_{t−1}, if so asked. A slot that was never written stays of infinite length.
+    """
     L = lanes(memory)
-    whole = W - W % L
+    whole, kept = W - W % L, like(memory, 1)
     for i in range(first, last):
         weight, square = spread(weights[i]), like(memory, 0)
+        if options.wipes:
+            kept = spread(retained(i, heads_prev, free_gates, N, R))
         for k in range(0, whole, L):
-            square = _write_at(i * W + k, L, memory, memory_prev, weight, erase, vector, k, square)
+            square = _write_at(i * W + k, L, memory, memory_prev, kept, weight, erase, vector, k, square)
         if whole < W:
-            square = _write_at(i * W + whole, W - whole, memory, memory_prev, weight, erase, vector, whole, square)
-        lengths[i] = math.sqrt(sum_lanes(square) + memory.dtype.type(COSINE_EPSILON))
+            square = _write_at(
+                i * W + whole, W - whole, memory, memory_prev, kept, weight, erase, vector, whole, square
+            )
+        if options.skips and weights[i] == 0 and lengths_prev[i] == math.inf:
+            lengths[i] = math.inf
+        else:
+            lengths[i] = math.sqrt(sum_lanes(square) + memory.dtype.type(COSINE_EPSILON))
 
 
 @njit(**EXACT)
@@ -127,15 +150,18 @@ def compare(dots, memory, keys, N, W, R):
 
 
 @njit(**EXACT)
-def look_up(content, memory, lengths, keys, strengths, N, W, R):
-    """content := C(M, k, β), of every key."""
+def look_up(content, memory, lengths, keys, strengths, N, W, R, options):
+    """content := C(M, k, β), of every key; where such slots are skipped, 0 at slots of infinite length."""
     compare(content, memory, keys, N, W, R)
     for r in range(R):
         scale = spread(strengths[r] / length(keys[r * W :], W))
         for i in range(0, N, lanes(content)):
             score = load(content, r * N + i, N - i) * scale / load(lengths, i, N - i)
             store(content, r * N + i, score, N - i)
-        softmax(content[r * N :], N)
+        if options.skips:
+            softmax_where_finite(content[r * N :], lengths, N)
+        else:
+            softmax(content[r * N :], N)
 
 
 @njit(**BODY)
@@ -230,7 +256,7 @@ def read(words, memory, weights, N, W, R):
 
 
 @njit(**INLINED)
-def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, reads, work, N, W, R):
+def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, reads, work, N, W, R, options):
     """One step of one row.
 
     mine: the thread's share. prev, row: what the tape holds of step t−1 and will hold of step t; order: its free
@@ -249,19 +275,28 @@ def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, r
     if mine.piece == 0:
         squash(xi, W, R)
         count_usage(usage, usage_prev, write_weights_prev, read_weights_prev, free_gates, N, R)
-        look_up(write_content, memory_prev, lengths_prev, write_key, write_strength, N, W, write_strength.shape[0])
+        one_key = write_strength.shape[0]
+        look_up(write_content, memory_prev, lengths_prev, write_key, write_strength, N, W, one_key, options)
         sort_free_list(order, usage, N)
         choose_write(write_weights, write_content, usage, order, alloc_gate[0], write_gate[0], N)
-        precede(precedence, precedence_prev, write_weights, N)
-        write(memory, memory_prev, lengths, write_weights, erase, vector, 0, N, W)
-    wait(mine)
-    link_and_follow(
-        link, link_prev, write_weights, precedence_prev, read_weights_prev, forward, backward, first, last, N, R
-    )
-    wait(mine)
+        write(
+            memory, memory_prev, lengths, lengths_prev, write_weights, erase, vector, read_weights_prev, free_gates, 0,
+            N, N, W, R, options,
+        )  # fmt: skip
+    if options.linked:
+        if mine.piece == 0:
+            precede(precedence, precedence_prev, write_weights, N)
+        wait(mine)
+        link_and_follow(
+            link, link_prev, write_weights, precedence_prev, read_weights_prev, forward, backward, first, last, N, R
+        )
+        wait(mine)
     if mine.piece == 0:
-        for other in range(1, mine.pieces):
-            add(backward, work[other, heads : 2 * heads], heads)
-        look_up(content, memory, lengths, keys, strengths, N, W, R)
-        choose_reads(read_weights, backward, content, forward, modes, N, R)
+        look_up(content, memory, lengths, keys, strengths, N, W, R, options)
+        if options.linked:
+            for other in range(1, mine.pieces):
+                add(backward, work[other, heads : 2 * heads], heads)
+            choose_reads(read_weights, backward, content, forward, modes, N, R)
+        else:
+            copy(read_weights, content, heads)
         read(reads, memory, read_weights, N, W, R)

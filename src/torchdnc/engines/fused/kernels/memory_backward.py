@@ -5,7 +5,7 @@ from numba import njit
 from torchdnc.engines.fused.kernels.interface import unsquash
 from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
 from torchdnc.engines.fused.kernels.links_backward import follow_backward, precede_backward, turn_heads
-from torchdnc.engines.fused.kernels.memory import compare
+from torchdnc.engines.fused.kernels.memory import compare, retained
 from torchdnc.engines.fused.kernels.options import BODY, EXACT, INLINED
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
 from torchdnc.engines.fused.kernels.simd import (
@@ -154,16 +154,52 @@ def write_key_backward(memory_prev, d_memory, scales, shrink, key, N, W):
 
 
 @njit(**EXACT)
+def wipe(memory, memory_prev, heads_prev, free_gates, N, W, R):
+    """memory := ψ M_{t−1}."""
+    for i in range(N):
+        kept = spread(retained(i, heads_prev, free_gates, N, R))
+        for k in range(0, W, lanes(memory)):
+            store(memory, i * W + k, kept * load(memory_prev, i * W + k, W - k), W - k)
+
+
+@njit(**EXACT)
+def wipe_backward(memory_prev, d_memory, d_kept, heads_prev, free_gates, N, W, R):
+    """d_memory: of ψ M_{t−1} on entry, of M_{t−1} on return; d_kept := of ψ."""
+    for i in range(N):
+        kept, acc = spread(retained(i, heads_prev, free_gates, N, R)), like(d_memory, 0)
+        for k in range(0, W, lanes(d_memory)):
+            at, n = i * W + k, W - k
+            grad = load(d_memory, at, n)
+            acc = fma(grad, load(memory_prev, at, n), acc)
+            store(d_memory, at, kept * grad, n)
+        d_kept[i] = sum_lanes(acc)
+
+
+@njit(**EXACT)
 def count_usage_backward(
-    usage_prev, write_weights_prev, heads, free_gates, d_usage, d_write, d_heads, d_free, through_writes, N, R
+    usage_prev,
+    write_weights_prev,
+    heads,
+    free_gates,
+    d_usage,
+    d_kept_too,
+    d_write,
+    d_heads,
+    d_free,
+    through_writes,
+    N,
+    R,
 ):
-    """Through u_t = (1 − (1 − u)(1 − w^w)) Π_r (1 − f^r w^r); d_usage: of u_t on entry, of u_{t−1} on return."""
+    """Through u_t = (1 − (1 − u)(1 − w^w)) ψ, ψ = Π_r (1 − f^r w^r); d_usage: of u_t on entry, of u_{t−1} on return.
+
+    d_kept_too: what else comes to ψ.
+    """
     one = like(d_usage, 1)
     for i in range(0, N, lanes(d_usage)):
         n = N - i
         grad = load(d_usage, i, n)
         unused, unwritten = one - load(usage_prev, i, n), one - load(write_weights_prev, i, n)
-        kept, d_kept = one, grad * (one - unused * unwritten)
+        kept, d_kept = one, fma(grad, one - unused * unwritten, load(d_kept_too, i, n))
         for r in range(R):
             others = d_kept
             for q in range(R):
@@ -180,7 +216,8 @@ def count_usage_backward(
 
 @njit(**EXACT)
 def _work_parts(work, N, R):
-    """ahead, back, d_scores [R N]; shrink, write_dots, d_precedence_prev [N]; linked [8 N]; factors [8 R]."""
+    """ahead, back, d_scores [R N]; shrink, write_dots, d_precedence_prev [N]; linked [8 N]; factors [8 R]; d_kept [N];
+    wiped [N W], where it is asked for."""
     heads = R * N
     spare = work[3 * heads :]
     return (
@@ -191,14 +228,16 @@ def _work_parts(work, N, R):
         spare[N : 2 * N],
         spare[2 * N : 3 * N],
         spare[3 * N : 11 * N],
-        spare[11 * N :],
+        spare[11 * N : 11 * N + 8 * R],
+        spare[11 * N + 8 * R : 12 * N + 8 * R],
+        spare[12 * N + 8 * R :],
     )
 
 
 @njit(**INLINED)
 def step_row_backward(
     mine, prev, row, order, xi, d_xi, memory_prev, memory, link, rows, alive, b, first, t, d_memory, d_link, d_state,
-    d_reads, work, N, W, R, through_writes,
+    d_reads, work, N, W, R, options,
 ):  # fmt: skip
     """The gradient of `step_row`, in reverse order.
 
@@ -206,8 +245,7 @@ def step_row_backward(
     alive, b, first, t: where the link matrix before this step comes from, see `past_link_rows`.
     d_memory, d_link, d_state = [d usage, d write_weights, d precedence, d read_weights]: of step t on entry, from
     later steps; of step t−1 on return. d_reads: of the words read. d_xi: of the raw interface, on return.
-    work: for every thread, see `layout.work_size`. through_writes: gradients flow from the usage into the write
-    weights before.
+    work: for every thread, see `layout.work_size`.
     """
     keys, strengths, write_key, write_strength, erase, vector, free_gates, alloc_gate, write_gate, modes = (
         interface_parts(xi, W, R)
@@ -219,8 +257,10 @@ def step_row_backward(
     usage, weights, _, lengths, write_content, heads, content = tape_parts(row, N, R)
     usage_prev, weights_prev, precedence_prev, lengths_prev, _, heads_prev, _ = tape_parts(prev, N, R)
     d_usage, d_write, d_precedence, d_heads = d_state[:N], d_state[N : 2 * N], d_state[2 * N : 3 * N], d_state[3 * N :]
-    _, back, d_scores, shrink, write_dots, d_precedence_prev, linked, factors = _work_parts(work[mine.thread], N, R)
-    ahead = work[mine.thread - mine.piece, : R * N]
+    _, back, d_scores, shrink, write_dots, d_precedence_prev, linked, factors, d_kept, wiped = _work_parts(
+        work[mine.thread], N, R
+    )
+    ahead, one = work[mine.thread - mine.piece, : R * N], memory.dtype.type(1)
     first_row, last_row = part(mine, N)
 
     if mine.piece == 0:
@@ -229,38 +269,52 @@ def step_row_backward(
         add_product(d_heads, N, d_reads, W, memory, W, R, W, N)
         compare(ahead, memory, keys, N, W, R)
         for r in range(R):
-            d_modes[3 * r + 1] = softmax_backward(
-                content[r * N :], d_heads[r * N :], d_scores[r * N :], modes[3 * r + 1], N
-            )
+            by_content = modes[3 * r + 1] if options.linked else one
+            d_mode = softmax_backward(content[r * N :], d_heads[r * N :], d_scores[r * N :], by_content, N)
+            if options.linked:
+                d_modes[3 * r + 1] = d_mode
         look_up_backward(d_scores, ahead, memory, lengths, keys, strengths, d_keys, d_strengths, shrink, N, W, R)
+        before = memory_prev
+        if options.wipes:
+            before = wiped
+            wipe(before, memory_prev, heads_prev, free_gates, N, W, R)
         slots_backward(
-            memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, d_scores, keys, shrink,
+            before, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, d_scores, keys, shrink,
             d_write, d_erase, d_vector, write_dots, N, W, R,
         )  # fmt: skip
-        precede_backward(d_precedence, d_precedence_prev, d_write, weights, precedence_prev, N)
-    wait(mine)
-    d_weights = d_write
-    if mine.piece > 0:
-        # Sums of its own, to be added up after: `shrink` has no other use here.
-        d_weights = shrink
-        clear(d_weights, N)
-        clear(d_precedence_prev, N)
+        clear(d_kept, N)
+        if options.wipes:
+            wipe_backward(memory_prev, d_memory, d_kept, heads_prev, free_gates, N, W, R)
+            compare(write_dots, memory_prev, write_key, N, W, write_strength.shape[0])
 
     # link and directional_weights
-    follow_backward(
-        link, rows, alive, b, first, t, d_link, weights, precedence_prev, heads_prev, d_heads, modes, d_weights,
-        d_precedence_prev, back, ahead, linked, factors, first_row, last_row, N, R,
-    )  # fmt: skip
-    wait(mine)
+    if options.linked:
+        if mine.piece == 0:
+            precede_backward(d_precedence, d_precedence_prev, d_write, weights, precedence_prev, N)
+        wait(mine)
+        d_weights = d_write
+        if mine.piece > 0:
+            # Sums of its own, to be added up after: `shrink` has no other use here.
+            d_weights = shrink
+            clear(d_weights, N)
+            clear(d_precedence_prev, N)
+        follow_backward(
+            link, rows, alive, b, first, t, d_link, weights, precedence_prev, heads_prev, d_heads, modes, d_weights,
+            d_precedence_prev, back, ahead, linked, factors, first_row, last_row, N, R,
+        )  # fmt: skip
+        wait(mine)
     if mine.piece > 0:
         return
-    for other in range(1, mine.pieces):
-        _, its_back, _, its_d_weights, _, its_d_precedence_prev, _, _ = _work_parts(work[other], N, R)
-        add(back, its_back, R * N)
-        add(d_write, its_d_weights, N)
-        add(d_precedence_prev, its_d_precedence_prev, N)
-    turn_heads(d_heads, heads_prev, back, ahead, modes, d_modes, N, R)
-    copy(d_precedence, d_precedence_prev, N)
+    if options.linked:
+        for other in range(1, mine.pieces):
+            _, its_back, _, its_d_weights, _, its_d_precedence_prev, _, _, _, _ = _work_parts(work[other], N, R)
+            add(back, its_back, R * N)
+            add(d_write, its_d_weights, N)
+            add(d_precedence_prev, its_d_precedence_prev, N)
+        turn_heads(d_heads, heads_prev, back, ahead, modes, d_modes, N, R)
+        copy(d_precedence, d_precedence_prev, N)
+    else:
+        clear(d_heads, R * N)
 
     # write_weights, allocation_weights, content_weights of the write key
     choose_write_backward(
@@ -276,6 +330,7 @@ def step_row_backward(
 
     # usage and retention
     count_usage_backward(
-        usage_prev, weights_prev, heads_prev, free_gates, d_usage, d_write, d_heads, d_free, through_writes, N, R
-    )
+        usage_prev, weights_prev, heads_prev, free_gates, d_usage, d_kept, d_write, d_heads, d_free,
+        options.through_writes, N, R,
+    )  # fmt: skip
     unsquash(xi, d_xi, W, R)

@@ -47,7 +47,7 @@ def _forward(thread, threads, team, sizes, weights, start, end, tape, scratch, f
         if sizes.keep and t % sizes.every == 0 and mine.piece == 0:
             for b in range(mine.first, mine.last):
                 copy(tape.memories[t // sizes.every, b], tape.memory[b], N * W)
-                copy(tape.links[t // sizes.every, b], tape.link[b], N * N)
+                copy(tape.links[t // sizes.every, b], tape.link[b], tape.link.shape[1])
         _control(mine, t, before, now, sizes, weights, tape, scratch, features)
         for b in range(mine.first, mine.last):
             _remember(mine, b, t, before, now, sizes, weights, tape, scratch)
@@ -56,7 +56,7 @@ def _forward(thread, threads, team, sizes, weights, start, end, tape, scratch, f
         wait(mine)
     if mine.piece == 0:
         for b in range(mine.first, mine.last):
-            hand_out(end, tape.rows[sizes.T if sizes.keep else sizes.T % 2, b], b, N, R)
+            hand_out(end, tape.rows[sizes.T if sizes.keep else sizes.T % 2, b], b, N, R, sizes.options)
     restore_denormals(flushed)
 
 
@@ -67,7 +67,7 @@ def _backward(thread, threads, team, sizes, weights, tape, scratch, d_features, 
     flushed = flush_denormals()
     if mine.piece == 0:
         for b in range(mine.first, mine.last):
-            take_in_gradient(carried.weightings[b], carried.memory, d_end, b, N, W, R)
+            take_in_gradient(carried.weightings[b], carried.memory, d_end, b, N, W, R, sizes.options)
     for t in range(sizes.T - 1, -1, -1):
         k = t % sizes.every
         for b in range(mine.first, mine.last):
@@ -80,7 +80,7 @@ def _backward(thread, threads, team, sizes, weights, tape, scratch, d_features, 
         wait(mine)
     if mine.piece == 0:
         for b in range(mine.first, mine.last):
-            hand_out_gradient(carried.memory, carried.weightings[b], b, N, R)
+            hand_out_gradient(carried.memory, carried.weightings[b], b, N, R, sizes.options)
     restore_denormals(flushed)
 
 
@@ -88,9 +88,9 @@ def _backward(thread, threads, team, sizes, weights, tape, scratch, d_features, 
 def _begin(b, sizes, start, tape):
     """What a row starts from; the controller's state and the words read are on the tape already."""
     N, W, R = sizes.N, sizes.W, sizes.R
-    take_in(tape.rows[0, b], start, b, N, W, R)
+    take_in(tape.rows[0, b], start, b, N, W, R, sizes.options)
     copy(tape.memory[b], start.memory[b], N * W)
-    copy(tape.link[b], start.link[b], N * N)
+    copy(tape.link[b], start.link[b], tape.link.shape[1])
 
 
 @njit(**INLINED)
@@ -105,7 +105,7 @@ def _remember(mine, b, t, before, now, sizes, weights, tape, scratch):
             copy(reads, tape.reads[before, b], R * W)
         if tape.fresh[t, b]:
             clear(memory, N * W)
-            clear(link, N * N)
+            clear(link, link.shape[0])
     if tape.fresh[t, b]:
         prev = scratch.nothing
     if tape.alive[t, b]:
@@ -113,7 +113,7 @@ def _remember(mine, b, t, before, now, sizes, weights, tape, scratch):
         if sizes.normed and mine.piece == 0:
             normalize(xi, tape.normals[place, b], weights.gain, weights.norm_bias, weights.epsilon, xi.shape[0])
         step_row(
-            mine, prev, row, order, xi, memory, memory, link, link, reads, scratch.work, N, W, R
+            mine, prev, row, order, xi, memory, memory, link, link, reads, scratch.work, N, W, R, sizes.options,
         )  # fmt: skip
 
 
@@ -215,7 +215,7 @@ def _remember_backward(mine, b, t, k, sizes, weights, tape, scratch, d_features,
     step_row_backward(
         mine, prev, tape.rows[t + 1, b], tape.orders[t, b], tape.interfaces[t, b], found.interfaces[t, b],
         memory_prev, scratch.memories[k + 1, b], link, tape.rows, tape.alive, b, first, t, carried.memory.memory[b],
-        carried.memory.link[b], carried.weightings[b], carried.reads[b], scratch.work, N, W, R, sizes.through_writes,
+        carried.memory.link[b], carried.weightings[b], carried.reads[b], scratch.work, N, W, R, sizes.options,
     )  # fmt: skip
     if sizes.normed and mine.piece == 0:
         d_xi = found.interfaces[t, b]
@@ -223,7 +223,7 @@ def _remember_backward(mine, b, t, k, sizes, weights, tape, scratch, d_features,
         normalize_backward(tape.normals[t, b], d_xi, weights.gain, d_xi.shape[0])
     if tape.fresh[t, b] and mine.piece == 0:
         clear(carried.memory.memory[b], N * W)
-        clear(carried.memory.link[b], N * N)
+        clear(carried.memory.link[b], carried.memory.link.shape[1])
         clear(carried.weightings[b], carried.weightings.shape[1])
 
 
@@ -239,12 +239,17 @@ def _replay(mine, b, first, last, sizes, tape, scratch):
         if not tape.alive[t, b]:
             copy(memory[start:], memory_prev[start:], size)
             continue
+        prev = tape.rows[t, b]
         if tape.fresh[t, b]:
             # memories[k] stays: it is also what the step before ended with.
-            memory_prev = scratch.zeros
+            memory_prev, prev = scratch.zeros, scratch.nothing
         _, weights, _, lengths, _, _, _ = tape_parts(tape.rows[t + 1, b], N, R)
-        _, _, _, _, erase, vector, _, _, _, _ = interface_parts(tape.interfaces[t, b], W, R)
-        write(memory, memory_prev, lengths, weights, erase, vector, slot, end, W)
+        _, _, _, lengths_prev, _, heads_prev, _ = tape_parts(prev, N, R)
+        _, _, _, _, erase, vector, free_gates, _, _, _ = interface_parts(tape.interfaces[t, b], W, R)
+        write(
+            memory, memory_prev, lengths, lengths_prev, weights, erase, vector, heads_prev, free_gates, slot, end, N, W,
+            R, sizes.options,
+        )  # fmt: skip
 
 
 @njit(**INLINED)

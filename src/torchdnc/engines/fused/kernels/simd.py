@@ -13,6 +13,7 @@ in registers and the same numbers give the same bits.
     higher(x, y), lower(x, y)    the larger, the smaller; x where x is not a number
     sum_lanes(x), max_lanes(x)   over the lanes
     sum_lanes_of_four(a, b, c, d)
+    where_less(x, y, a, b)       a where x < y, b elsewhere
     count_before(c, x, y, n)     c + 1 where x ≤ y in the first n lanes, where x < y in the others; c elsewhere
     spread(s), like(a, s)        the number s in every lane; of the type of the array or vector a
     first_lanes(x, y, n)         the first n lanes of x, then those of y
@@ -177,6 +178,16 @@ def lower(typing: Any, x: Any, y: Any) -> Any:
         return builder.select(builder.fcmp_ordered(">", *values), values[1], values[0])
 
     return x(x, x), generate
+
+
+@intrinsic
+def where_less(typing: Any, x: Any, y: Any, a: Any, b: Any) -> Any:
+    """a in lanes where x < y, b in the others."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return builder.select(builder.fcmp_ordered("<", *values[:2]), *values[2:])
+
+    return a(x, x, a, a), generate
 
 
 @intrinsic

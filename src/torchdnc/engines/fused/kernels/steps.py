@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from numba import njit
 
-from torchdnc.engines.fused.kernels.arrays import Array
+from torchdnc.engines.fused.kernels.arrays import Array, Options
 from torchdnc.engines.fused.kernels.memory import step_row
 from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
 from torchdnc.engines.fused.kernels.options import EXACT
@@ -18,12 +18,12 @@ from torchdnc.engines.fused.kernels.vectors import copy
 
 
 class StepSizes(NamedTuple):
-    """Numbers of a step; through_writes: see `arrays.Sizes`."""
+    """Numbers of a step."""
 
     N: int
     W: int
     R: int
-    through_writes: bool
+    options: Options
 
 
 class StepTape(NamedTuple):
@@ -48,19 +48,19 @@ def step(team, sizes, interfaces, before, after, reads, tape, work):
 
 @njit(**EXACT)
 def _step(thread, threads, team, sizes, interfaces, before, after, reads, tape, work):
-    N, W, R = sizes.N, sizes.W, sizes.R
+    N, W, R, options = sizes.N, sizes.W, sizes.R, sizes.options
     mine = take(thread, threads, interfaces.shape[0], team)
     flushed = flush_denormals()
     for b in range(mine.first, mine.last):
         if mine.piece == 0:
-            take_in(tape.rows[0, b], before, b, N, W, R)
+            take_in(tape.rows[0, b], before, b, N, W, R, options)
             copy(tape.interfaces[b], interfaces[b], interfaces.shape[1])
         step_row(
             mine, tape.rows[0, b], tape.rows[1, b], tape.orders[b], tape.interfaces[b], before.memory[b],
-            after.memory[b], before.link[b], after.link[b], reads[b], work, N, W, R,
+            after.memory[b], before.link[b], after.link[b], reads[b], work, N, W, R, options,
         )  # fmt: skip
         if mine.piece == 0:
-            hand_out(after, tape.rows[1, b], b, N, R)
+            hand_out(after, tape.rows[1, b], b, N, R, options)
     restore_denormals(flushed)
 
 
@@ -82,18 +82,18 @@ def step_backward(
 def _step_backward(
     thread, threads, team, sizes, tape, before, memory, since, d_after, d_reads, d_before, d_interfaces, d_states, work
 ):
-    N, W, R = sizes.N, sizes.W, sizes.R
+    N, W, R, options = sizes.N, sizes.W, sizes.R, sizes.options
     mine = take(thread, threads, memory.shape[0], team)
     d_state = d_states[mine.thread - mine.piece]
     flushed = flush_denormals()
     for b in range(mine.first, mine.last):
         if mine.piece == 0:
-            take_in_gradient(d_state, d_before, d_after, b, N, W, R)
+            take_in_gradient(d_state, d_before, d_after, b, N, W, R, options)
         step_row_backward(
             mine, tape.rows[0, b], tape.rows[1, b], tape.orders[b], tape.interfaces[b], d_interfaces[b],
             before.memory[b], memory[b], before.link[b], tape.rows, since, b, 0, 0, d_before.memory[b],
-            d_before.link[b], d_state, d_reads[b], work, N, W, R, sizes.through_writes,
+            d_before.link[b], d_state, d_reads[b], work, N, W, R, options,
         )  # fmt: skip
         if mine.piece == 0:
-            hand_out_gradient(d_before, d_state, b, N, R)
+            hand_out_gradient(d_before, d_state, b, N, R, options)
     restore_denormals(flushed)

@@ -23,6 +23,7 @@ from torchdnc.engines.fused.kernels.simd import (
     store,
     sum_lanes,
     two_to_the,
+    where_less,
 )
 from torchdnc.ops.content import COSINE_EPSILON
 
@@ -140,6 +141,28 @@ def softmax(z, size):
     scale = spread(z.dtype.type(1) / sum_lanes(acc))
     for j in range(0, size, lanes(z)):
         store(z, j, load(z, j, size - j) * scale, size - j)
+
+
+@njit(**EXACT)
+def softmax_where_finite(z, lengths, size):
+    """z := softmax(z) over the places whose length is finite, 0 elsewhere; all 0 where none is."""
+    least, endless = like(z, -math.inf), like(z, math.inf)
+    top = least
+    for j in range(0, size, lanes(z)):
+        n = size - j
+        known = where_less(load(lengths, j, n), endless, load(z, j, n), least)
+        top = higher(first_lanes(known, least, n), top)
+    shift, acc, none = spread(max_lanes(top)), like(z, 0), like(z, 0)
+    for j in range(0, size, lanes(z)):
+        n = size - j
+        grown = where_less(load(lengths, j, n), endless, exp(load(z, j, n) - shift), none)
+        acc = acc + first_lanes(grown, none, n)
+        store(z, j, grown, n)
+    summed = sum_lanes(acc)
+    if summed > 0:
+        scale = spread(z.dtype.type(1) / summed)
+        for j in range(0, size, lanes(z)):
+            store(z, j, load(z, j, size - j) * scale, size - j)
 
 
 @njit(**EXACT)
