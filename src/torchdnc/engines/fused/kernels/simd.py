@@ -21,13 +21,24 @@ in registers and the same numbers give the same bits.
     two_to_the(x)                see there
     without_lane(x, k)           x with 0 in lane k, if there is such a lane
 
+of tuples of vectors, whose sizes p and q are constants where the kernel is compiled:
+
+    load_block(a, at, step, n, p, q)      p rows, `step` apart, each of q vectors, of which n numbers exist
+    store_block(a, at, step, x, n, p, q)  the same to an array
+    spread_rows(a, at, step, p)           the numbers a[at], a[at + step], ..., each in every lane
+    add_outer(sums, xs, ys)               sums[p, q] + xs[p] ys[q]
+    add_sums(out, at, step, sums)         out[at + p step + q] += the sum over the lanes of sums[p, q], for q < 4
+    repeat(x, count)                      the same vector `count` times
+
 so that a loop over `size` numbers is
 
     for j in range(0, size, lanes(a)):
         store(a, j, load(a, j, size - j) * scale, size - j)
 """
 
+import itertools
 import operator
+from collections.abc import Iterator
 from typing import Any, Final
 
 import llvmlite.binding  # type: ignore[import-untyped]
@@ -41,10 +52,14 @@ from torchdnc.engines.fused.kernels.options import EXACT
 
 # Its type is that of the function which generates code, not of the calls in compiled code.
 intrinsic: Any = extending.intrinsic
+# The same with constants known as such.
+literal_intrinsic: Any = extending.intrinsic(prefer_literal=True)
 
 _WIDE = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
 VECTOR_BYTES: Final = 64 if _WIDE else 32
 """Of one vector. Where registers are smaller, LLVM splits it."""
+REGISTERS: Final = 32 if _WIDE else 16
+"""Vectors that a loop can work on without storing and loading some in every round."""
 
 _INDEX = ir.IntType(32)
 
@@ -95,20 +110,26 @@ def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
     return builder.gep(context.make_array(kind)(context, builder, array).data, [at])
 
 
+def _load(context: Any, builder: Any, kind: Vector, pointer: Any, n: Any) -> Any:
+    vector, size = context.get_value_type(kind), ir.Constant(_INDEX, kind.dtype.bitwidth // 8)
+    arguments = [pointer, size, _compare_lanes(builder, "<", n, kind.lanes), ir.Constant(vector, None)]
+    return _call(builder, f"llvm.masked.load.{kind.suffix}.p0", vector, arguments)
+
+
+def _store(builder: Any, kind: Vector, pointer: Any, x: Any, n: Any) -> None:
+    size = ir.Constant(_INDEX, kind.dtype.bitwidth // 8)
+    arguments = [x, pointer, size, _compare_lanes(builder, "<", n, kind.lanes)]
+    _call(builder, f"llvm.masked.store.{kind.suffix}.p0", ir.VoidType(), arguments)
+
+
 @intrinsic
 def load(typing: Any, a: Any, at: Any, n: Any) -> Any:
     """a[at : at + n] in the first lanes, 0 in the others."""
     kind = Vector(a.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        vector = context.get_value_type(kind)
-        arguments = [
-            _pointer(context, builder, signature.args[0], values[0], values[1]),
-            ir.Constant(_INDEX, a.dtype.bitwidth // 8),
-            _compare_lanes(builder, "<", values[2], kind.lanes),
-            ir.Constant(vector, None),
-        ]
-        return _call(builder, f"llvm.masked.load.{kind.suffix}.p0", vector, arguments)
+        pointer = _pointer(context, builder, signature.args[0], values[0], values[1])
+        return _load(context, builder, kind, pointer, values[2])
 
     return kind(a, types.intp, types.intp), generate
 
@@ -118,16 +139,80 @@ def store(typing: Any, a: Any, at: Any, x: Any, n: Any) -> Any:
     """a[at : at + n] := the first lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        arguments = [
-            values[2],
-            _pointer(context, builder, signature.args[0], values[0], values[1]),
-            ir.Constant(_INDEX, a.dtype.bitwidth // 8),
-            _compare_lanes(builder, "<", values[3], x.lanes),
-        ]
-        _call(builder, f"llvm.masked.store.{x.suffix}.p0", ir.VoidType(), arguments)
+        pointer = _pointer(context, builder, signature.args[0], values[0], values[1])
+        _store(builder, x, pointer, values[2], values[3])
         return context.get_dummy_value()
 
     return types.void(a, types.intp, x, types.intp), generate
+
+
+def _block(builder: Any, kind: Vector, at: Any, step: Any, n: Any, rows: int, vectors: int) -> Iterator[Any]:
+    """Where the vectors of a block lie, and how many of the numbers from there on exist."""
+    for _ in range(rows):
+        for q in range(vectors):
+            behind = ir.Constant(at.type, q * kind.lanes)
+            yield builder.add(at, behind), builder.sub(n, behind)
+        at = builder.add(at, step)
+
+
+@literal_intrinsic
+def load_block(typing: Any, a: Any, at: Any, step: Any, n: Any, p: Any, q: Any) -> Any:
+    """p rows, `step` apart, each of q vectors that follow each other, of which the first n numbers are read."""
+    kind = Vector(a.dtype)
+    rows, vectors = p.literal_value, q.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array, *where = values[:4]
+        block = [
+            _load(context, builder, kind, _pointer(context, builder, signature.args[0], array, place), exist)
+            for place, exist in _block(builder, kind, *where, rows, vectors)
+        ]
+        return context.make_tuple(builder, signature.return_type, block)
+
+    return types.UniTuple(kind, rows * vectors)(a, types.intp, types.intp, types.intp, p, q), generate
+
+
+@literal_intrinsic
+def store_block(typing: Any, a: Any, at: Any, step: Any, x: Any, n: Any, p: Any, q: Any) -> Any:
+    """The inverse of `load_block`."""
+    rows, vectors = p.literal_value, q.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array, at, step, block, n = values[:5]
+        places = _block(builder, x.dtype, at, step, n, rows, vectors)
+        for vector, (place, exist) in zip(cgutils.unpack_tuple(builder, block), places, strict=True):
+            _store(builder, x.dtype, _pointer(context, builder, signature.args[0], array, place), vector, exist)
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, types.intp, x, types.intp, p, q), generate
+
+
+@literal_intrinsic
+def spread_rows(typing: Any, a: Any, at: Any, step: Any, p: Any) -> Any:
+    """The numbers a[at], a[at + step], ..., each in every lane of one of p vectors."""
+    kind, rows = Vector(a.dtype), p.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array, at, step = values[:3]
+        spreads = []
+        for _ in range(rows):
+            number = builder.load(_pointer(context, builder, signature.args[0], array, at))
+            spreads.append(_spread(builder, number, kind.lanes))
+            at = builder.add(at, step)
+        return context.make_tuple(builder, signature.return_type, spreads)
+
+    return types.UniTuple(kind, rows)(a, types.intp, types.intp, p), generate
+
+
+@literal_intrinsic
+def repeat(typing: Any, x: Any, count: Any) -> Any:
+    """The same vector `count` times."""
+    times = count.literal_value
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        return context.make_tuple(builder, signature.return_type, values[:1] * times)
+
+    return types.UniTuple(x, times)(x, count), generate
 
 
 @intrinsic
@@ -217,27 +302,67 @@ def sum_lanes(typing: Any, x: Any) -> Any:
     return x.dtype(x), generate
 
 
-@intrinsic
-def sum_lanes_of_four(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
-    """The sums over the lanes of four vectors, in about the time of two."""
+def _sum_four(builder: Any, vectors: Any, lanes: int) -> Any:
+    """The sums over the lanes of four vectors, in the first lanes of one."""
 
-    def neighbours(builder: Any, x: Any, y: Any, lanes: int) -> Any:
+    def neighbours(x: Any, y: Any, lanes: int) -> Any:
         """Sums of neighbouring lanes, first of x, then of y."""
         even, odd = (ir.Constant(ir.VectorType(_INDEX, lanes), list(range(k, 2 * lanes, 2))) for k in (0, 1))
         return builder.fadd(builder.shuffle_vector(x, y, even), builder.shuffle_vector(x, y, odd))
 
+    a, b, c, d = vectors
+    sums = neighbours(neighbours(a, b, lanes), neighbours(c, d, lanes), lanes)
+    while lanes > 4:
+        lanes //= 2
+        sums = neighbours(sums, ir.Constant(sums.type, ir.Undefined), lanes)
+    return sums
+
+
+@intrinsic
+def sum_lanes_of_four(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
+    """The sums over the lanes of four vectors, in about the time of two."""
+
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        lanes = a.lanes
-        first = neighbours(builder, values[0], values[1], lanes)
-        second = neighbours(builder, values[2], values[3], lanes)
-        sums = neighbours(builder, first, second, lanes)
-        while lanes > 4:
-            lanes //= 2
-            sums = neighbours(builder, sums, ir.Constant(sums.type, ir.Undefined), lanes)
+        sums = _sum_four(builder, values, a.lanes)
         each = [builder.extract_element(sums, ir.Constant(_INDEX, k)) for k in range(4)]
         return context.make_tuple(builder, signature.return_type, each)
 
     return types.UniTuple(a.dtype, 4)(a, a, a, a), generate
+
+
+@intrinsic
+def add_outer(typing: Any, sums: Any, xs: Any, ys: Any) -> Any:
+    """sums[p, q] + xs[p] ys[q], each rounded once."""
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        before, left, right = (cgutils.unpack_tuple(builder, value) for value in values)
+        pairs = zip(itertools.product(left, right), before, strict=True)
+        after = [_call(builder, f"llvm.fma.{xs.dtype.suffix}", x.type, [x, y, each]) for (x, y), each in pairs]
+        return context.make_tuple(builder, sums, after)
+
+    return sums(sums, xs, ys), generate
+
+
+@intrinsic
+def add_sums(typing: Any, out: Any, at: Any, step: Any, sums: Any) -> Any:
+    """out[at + p step + q] += the sum over the lanes of sums[p, q], for q < 4."""
+    kind = sums.dtype
+
+    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+        array, at, step, packed = values
+        vectors = cgutils.unpack_tuple(builder, packed)
+        four, size = ir.VectorType(context.get_value_type(kind.dtype), 4), kind.dtype.bitwidth // 8
+        for first in range(0, len(vectors), 4):
+            pointer = _pointer(context, builder, signature.args[0], array, at)
+            place = builder.bitcast(pointer, four.as_pointer())
+            added = builder.fadd(
+                builder.load(place, align=size), _sum_four(builder, vectors[first : first + 4], kind.lanes)
+            )
+            builder.store(added, place, align=size)
+            at = builder.add(at, step)
+        return context.get_dummy_value()
+
+    return types.void(out, types.intp, types.intp, sums), generate
 
 
 @intrinsic
