@@ -140,6 +140,11 @@ def write_weights(content: Array, allocation: Array, alloc_gate: Array, write_ga
 
 
 @rowwise
+def deallocate(memory_prev: Array, retention: Array) -> Array:
+    return np.array([[psi * number for number in word] for word, psi in zip(memory_prev, retention, strict=True)])
+
+
+@rowwise
 def written(written_prev: Array, write_weights: Array) -> Array:
     return np.array([1.0 if w > 0 else z for z, w in zip(written_prev, write_weights, strict=True)])
 
@@ -203,7 +208,8 @@ def access(
     found = content_weights(prev["memory"], xi["write_key"], xi["write_strength"], *only(prev))
     fresh = allocation_weights(new["usage"])
     new["write_weights"] = write_weights(found, fresh, xi["alloc_gate"], xi["write_gate"])
-    new["memory"] = erase_and_write(prev["memory"], new["write_weights"], xi["erase"], xi["write_vector"])
+    held = deallocate(prev["memory"], psi) if options.deallocation else prev["memory"]
+    new["memory"] = erase_and_write(held, new["write_weights"], xi["erase"], xi["write_vector"])
 
     if options.skip_unwritten:
         new["written"] = written(prev["written"], new["write_weights"])

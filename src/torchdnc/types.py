@@ -65,9 +65,11 @@ class MemoryOptions:
     """Content look-ups pass over slots never written to, so that a larger memory gives the same outputs."""
     links: Literal["full", "detached", "none"] = "full"
     """Links between slots: the paper's; without a gradient; or none, every head reading by content alone (ADNC)."""
+    deallocation: bool = False
+    """What is freed is wiped from the memory as well, so that no look-up finds it (DNC-D)."""
 
     def __post_init__(self) -> None:
-        for name in ("usage_gradient", "skip_unwritten"):
+        for name in ("usage_gradient", "skip_unwritten", "deallocation"):
             check_type(name, getattr(self, name), bool)
         check_choice("links", self.links, ("full", "detached", "none"))
 

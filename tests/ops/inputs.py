@@ -110,6 +110,7 @@ CASES = [
 OPTIONS = {
     "unwritten slots skipped": MemoryOptions(skip_unwritten=True),
     "no links": MemoryOptions(links="none"),
+    "deallocation": MemoryOptions(deallocation=True),
     "no links, unwritten slots skipped": MemoryOptions(links="none", skip_unwritten=True),
 }
 """Each option alone, and some together."""
@@ -134,6 +135,7 @@ VARIANTS = [
     _case("content_weights", "memory", "read_keys", "read_strengths", "looked_at", note=" of written slots"),
     _case("content_weights", "memory", "write_key", "write_strength", "looked_at", note=" of a head in written slots"),
     _case("written", "written", "write_weights"),
+    _case("deallocate", "memory", "retention"),
     *(make(options, f", {name}") for name, options in OPTIONS.items() for make in (split_case, access_case)),
 ]
 """What an option changes."""

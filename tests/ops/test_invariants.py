@@ -9,6 +9,7 @@ from torch.utils import _pytree as pytree
 
 from tests.conftest import assert_close
 from tests.ops.inputs import Sizes, double, ordinary, state_of
+from torchdnc import MemoryOptions
 from torchdnc.ops import access, allocation_weights, interface_size, split_interface
 from torchdnc.types import MemoryState
 
@@ -126,6 +127,24 @@ def test_a_one_hot_read_mode_takes_one_way_and_no_other(roll, mode):
         along = after.link if mode == 2 else after.link.mT
         moved = torch.einsum("bij,brj->bri", along, before.read_weights)
         assert_close(after.read_weights, moved)
+
+
+@given(rolls())
+@settings(max_examples=50)
+def test_deallocation_empties_what_is_freed(roll):
+    """A head that was on one slot frees it: of what the slot held nothing is left, and elsewhere nothing changes."""
+    slots = torch.arange(roll.sizes.B) % roll.sizes.N
+    on_one = torch.nn.functional.one_hot(slots, roll.sizes.N).double()
+    before = roll.states[-1]
+    before = before._replace(read_weights=on_one.unsqueeze(1).expand_as(before.read_weights))
+    interface = split_interface(roll.vectors[0], roll.sizes.W, roll.sizes.R)
+    interface = interface._replace(free_gates=torch.ones_like(interface.free_gates))
+    shut = interface._replace(write_gate=torch.zeros_like(interface.write_gate))
+    for written in (shut, interface):
+        after = access(written, before, MemoryOptions(deallocation=True))[1]
+        added = after.write_weights.unsqueeze(-1) * written.write_vector.unsqueeze(-2)
+        erased = 1 - after.write_weights.unsqueeze(-1) * written.erase.unsqueeze(-2)
+        assert_close(after.memory, before.memory * (1 - on_one).unsqueeze(-1) * erased + added)
 
 
 def untied(sizes):

@@ -121,6 +121,7 @@ def test_without_links_a_memory_is_the_papers_with_all_its_heads_on_content():
     [
         ({"usage_gradient": 1}, TypeError, "usage_gradient must be of type bool, got int"),
         ({"skip_unwritten": "no"}, TypeError, "skip_unwritten must be of type bool, got str"),
+        ({"deallocation": None}, TypeError, "deallocation must be of type bool, got NoneType"),
         ({"links": "some"}, ValueError, "links must be one of 'full', 'detached', 'none', got 'some'"),
     ],
 )

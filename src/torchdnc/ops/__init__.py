@@ -7,12 +7,13 @@ from torchdnc.ops.interface import interface_size, oneplus, split_interface
 from torchdnc.ops.links import directional_weights, link, precedence
 from torchdnc.ops.location import interpolate, sharpen, shift
 from torchdnc.ops.reading import read_weights, read_words
-from torchdnc.ops.writing import erase_and_write, write_weights, written
+from torchdnc.ops.writing import deallocate, erase_and_write, write_weights, written
 
 __all__ = [
     "access",
     "allocation_weights",
     "content_weights",
+    "deallocate",
     "directional_weights",
     "erase_and_write",
     "interface_size",

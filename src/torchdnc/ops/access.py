@@ -6,7 +6,7 @@ from torchdnc.ops.allocation import allocation_weights, retention, usage
 from torchdnc.ops.content import content_weights
 from torchdnc.ops.links import directional_weights, link, precedence
 from torchdnc.ops.reading import read_weights, read_words
-from torchdnc.ops.writing import erase_and_write, write_weights, written
+from torchdnc.ops.writing import deallocate, erase_and_write, write_weights, written
 from torchdnc.types import PAPER, UNUSED, HeadWords, Interface, Link, MemoryOptions, MemoryState, Weights
 
 
@@ -29,11 +29,13 @@ def access(
     xi, prev = interface, memory_state
 
     counted = prev.write_weights if options.usage_gradient else prev.write_weights.detach()
-    used = usage(prev.usage, counted, retention(xi.free_gates, prev.read_weights))
+    kept = retention(xi.free_gates, prev.read_weights)
+    used = usage(prev.usage, counted, kept)
 
     found = content_weights(prev.memory, xi.write_key, xi.write_strength, prev.written)
     written_at = write_weights(found, allocation_weights(used), xi.alloc_gate, xi.write_gate)
-    memory = erase_and_write(prev.memory, written_at, xi.erase, xi.write_vector)
+    held = deallocate(prev.memory, kept) if options.deallocation else prev.memory
+    memory = erase_and_write(held, written_at, xi.erase, xi.write_vector)
     ever_written = written(prev.written, written_at) if options.skip_unwritten else UNUSED
 
     content = content_weights(memory, xi.read_keys, xi.read_strengths, ever_written)

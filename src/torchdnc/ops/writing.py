@@ -22,6 +22,19 @@ def write_weights(content: Weights, allocation: Weights, alloc_gate: Scalars, wr
     return write_gate.unsqueeze(-1) * torch.lerp(content, allocation, alloc_gate.unsqueeze(-1))
 
 
+def deallocate(memory_prev: Memory, retention: Weights) -> Memory:
+    """Wipes what is freed: M_{t−1} ∘ ψ_t 1ᵀ, the memory that is then erased and written.
+
+    Args:
+        memory_prev: [B, N, W].
+        retention: [B, N] in [0, 1], of step t.
+    Returns:
+        [B, N, W].
+    Source: Csordás & Schmidhuber 2019, section 3.2.
+    """
+    return memory_prev * retention.unsqueeze(-1)
+
+
 def written(written_prev: Weights, write_weights: Weights) -> Weights:
     """Which slots were ever written to: z_t[i] = 1 where w^w_t[i] > 0, else z_{t−1}[i]. It has no gradient.
 
