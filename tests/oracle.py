@@ -49,10 +49,11 @@ def interface_size(word_size: int, read_heads: int, options: MemoryOptions = PAP
     keys, strengths, modes = read_heads * word_size, read_heads, 3 * read_heads
     if options.links == "none":
         modes = 0
+    masks = (read_heads + 1) * word_size if options.masking else 0
     write_key, write_strength, erase, write_vector = word_size, 1, word_size, word_size
     free_gates, alloc_gate, write_gate = read_heads, 1, 1
     reading = keys + strengths + free_gates + modes
-    return reading + write_key + write_strength + erase + write_vector + alloc_gate + write_gate
+    return reading + write_key + write_strength + erase + write_vector + alloc_gate + write_gate + masks
 
 
 def split_interface(
@@ -73,6 +74,8 @@ def split_interface(
     }
     if options.links == "none":
         del layout["read_modes"]
+    if options.masking:
+        layout |= {"read_masks": (R, W), "write_mask": (W,)}
     parts, start = {}, 0
     for name, shape in layout.items():
         end = start + int(np.prod(shape))
@@ -86,6 +89,8 @@ def split_interface(
         parts[name] = sigmoid(parts[name])
     if options.links != "none":
         parts["read_modes"] = np.array([[softmax(head) for head in row] for row in parts["read_modes"]])
+    for name in ("read_masks", "write_mask") if options.masking else ():
+        parts[name] = sigmoid(parts[name]) * (1 - options.mask_floor) + options.mask_floor
     return parts
 
 
@@ -93,19 +98,28 @@ def cosine(u: Array, v: Array) -> Array:
     return np.sum(u * v) / (np.sqrt(np.sum(u * u) + EPSILON) * np.sqrt(np.sum(v * v) + EPSILON))
 
 
-@rowwise
-def content_weights(memory: Array, keys: Array, strengths: Array, written: Array | None = None) -> Array:
-    slots = [i for i in range(len(memory)) if written is None or written[i] == 1]
+def content_weights(
+    memory: Array, keys: Array, strengths: Array, written: Array | None = None, masks: Array | None = None
+) -> Array:
+    written = np.ones(memory.shape[:2]) if written is None else written
+    masks = np.ones_like(keys) if masks is None else masks
+    return _content_weights(memory, keys, strengths, written, masks)
 
-    def look_up(key: Array, strength: Array) -> Array:
+
+@rowwise
+def _content_weights(memory: Array, keys: Array, strengths: Array, written: Array, masks: Array) -> Array:
+    slots = [i for i in range(len(memory)) if written[i] == 1]
+
+    def look_up(key: Array, strength: Array, mask: Array) -> Array:
         weights = np.zeros(len(memory))
         if slots:
-            weights[slots] = softmax(np.array([strength * cosine(key, memory[i]) for i in slots]))
+            scores = [strength * cosine(key * mask, memory[i] * mask) for i in slots]
+            weights[slots] = softmax(np.array(scores))
         return weights
 
     if keys.ndim == 1:
-        return look_up(keys, strengths)
-    return np.array([look_up(keys[r], strengths[r]) for r in range(len(keys))])
+        return look_up(keys, strengths, masks)
+    return np.array([look_up(keys[r], strengths[r], masks[r]) for r in range(len(keys))])
 
 
 @rowwise
@@ -200,12 +214,14 @@ def access(
 ) -> tuple[Array, dict[str, Array]]:
     """One step in the paper's order: usage, write, link, read. Parts and fields that no option needs are not there."""
     xi, prev, new = interface, state, dict[str, Array]()
-    only = lambda state: [state["written"]] if options.skip_unwritten else []  # noqa: E731
+    write_mask, read_masks = xi.get("write_mask"), xi.get("read_masks")
 
     psi = retention(xi["free_gates"], prev["read_weights"])
     new["usage"] = usage(prev["usage"], prev["write_weights"], psi)
 
-    found = content_weights(prev["memory"], xi["write_key"], xi["write_strength"], *only(prev))
+    found = content_weights(
+        prev["memory"], xi["write_key"], xi["write_strength"], prev.get("written"), xi.get("write_mask")
+    )
     fresh = allocation_weights(new["usage"])
     new["write_weights"] = write_weights(found, fresh, xi["alloc_gate"], xi["write_gate"])
     held = deallocate(prev["memory"], psi) if options.deallocation else prev["memory"]
@@ -214,7 +230,9 @@ def access(
     if options.skip_unwritten:
         new["written"] = written(prev["written"], new["write_weights"])
 
-    content = content_weights(new["memory"], xi["read_keys"], xi["read_strengths"], *only(new))
+    content = content_weights(
+        new["memory"], xi["read_keys"], xi["read_strengths"], new.get("written"), xi.get("read_masks")
+    )
     if options.links == "none":
         new["read_weights"] = content
     else:

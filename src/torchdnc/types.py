@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from torchdnc.checks import check_choice, check_type
+from torchdnc.checks import check_choice, check_share, check_type
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -67,10 +67,17 @@ class MemoryOptions:
     """Links between slots: the paper's; without a gradient; or none, every head reading by content alone (ADNC)."""
     deallocation: bool = False
     """What is freed is wiped from the memory as well, so that no look-up finds it (DNC-D)."""
+    masking: bool = False
+    """Every content look-up says which parts of a word it compares (DNC-M)."""
+    mask_floor: float = 0.0
+    """The least that a look-up's mask lets through, in [0, 1)."""
 
     def __post_init__(self) -> None:
-        for name in ("usage_gradient", "skip_unwritten", "deallocation"):
+        for name in ("usage_gradient", "skip_unwritten", "deallocation", "masking"):
             check_type(name, getattr(self, name), bool)
+        check_share("mask_floor", self.mask_floor)
+        if self.mask_floor and not self.masking:
+            raise ValueError(f"mask_floor belongs to masking=True, got {self.mask_floor} with masking=False")
         check_choice("links", self.links, ("full", "detached", "none"))
 
 
@@ -205,6 +212,8 @@ class Interface(NamedTuple):
     read_keys [B, R, W]; read_strengths [B, R] in [1, inf); write_key [B, W]; write_strength [B] in [1, inf);
     erase [B, W] in [0, 1]; write_vector [B, W]; free_gates [B, R], alloc_gate [B], write_gate [B] in [0, 1];
     read_modes [B, R, 3], on the simplex: backward, content, forward; () with `links="none"`.
+    Parts behind these are () unless an option needs them: read_masks [B, R, W] and write_mask [B, W] in
+    [mask_floor, 1] (`masking`).
     """
 
     read_keys: HeadWords
@@ -217,6 +226,8 @@ class Interface(NamedTuple):
     alloc_gate: Scalars
     write_gate: Scalars
     read_modes: ReadModes
+    read_masks: HeadWords = UNUSED
+    write_mask: Word = UNUSED
 
 
 def _register(state_type: type[Any]) -> None:

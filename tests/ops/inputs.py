@@ -41,6 +41,7 @@ class Case(NamedTuple):
 def interface_fields(options: MemoryOptions = PAPER) -> tuple[str, ...]:
     """The parts of the interface that there are under these options."""
     unused = {"read_modes"} if options.links == "none" else set()
+    unused |= set() if options.masking else {"read_masks", "write_mask"}
     return tuple(name for name in Interface._fields if name not in unused)
 
 
@@ -111,6 +112,10 @@ OPTIONS = {
     "unwritten slots skipped": MemoryOptions(skip_unwritten=True),
     "no links": MemoryOptions(links="none"),
     "deallocation": MemoryOptions(deallocation=True),
+    "masking": MemoryOptions(masking=True),
+    "floored masks, no links, unwritten slots skipped": MemoryOptions(
+        masking=True, mask_floor=0.1, links="none", skip_unwritten=True
+    ),
     "no links, unwritten slots skipped": MemoryOptions(links="none", skip_unwritten=True),
 }
 """Each option alone, and some together."""
@@ -131,9 +136,21 @@ def split_case(options: MemoryOptions, note: str) -> Case:
     )
 
 
+def _masked_case(keys: str, strengths: str, masks: str, note: str = "") -> Case:
+    """A look-up of the parts of a word that a mask lets through, in all slots."""
+
+    def with_masks(equation: Callable[..., Any], everything: Any) -> Callable[..., Any]:
+        return lambda memory, keys, strengths, masks: equation(memory, keys, strengths, everything, masks)
+
+    op, by_oracle = with_masks(ops.content_weights, UNUSED), with_masks(oracle.content_weights, None)
+    return Case("masked content_weights" + note, op, by_oracle, ("memory", keys, strengths, masks))
+
+
 VARIANTS = [
     _case("content_weights", "memory", "read_keys", "read_strengths", "looked_at", note=" of written slots"),
     _case("content_weights", "memory", "write_key", "write_strength", "looked_at", note=" of a head in written slots"),
+    _masked_case("read_keys", "read_strengths", "read_masks"),
+    _masked_case("write_key", "write_strength", "write_mask", note=" of one head"),
     _case("written", "written", "write_weights"),
     _case("deallocate", "memory", "retention"),
     *(make(options, f", {name}") for name, options in OPTIONS.items() for make in (split_case, access_case)),
@@ -180,6 +197,8 @@ def ordinary(sizes: Sizes, seed: int = 0) -> Values:
         "backward": weighting(B, R, N),
         "read_content": weighting(B, R, N),
         "forward": weighting(B, R, N),
+        "read_masks": random.uniform(size=(B, R, W)),
+        "write_mask": random.uniform(size=(B, W)),
         "longest_interface": random.normal(0, 3, (B, longest)),
         "looked_at": random.integers(0, 2, (B, N)).astype(float),
         "written": random.integers(0, 2, (B, N)).astype(float),
@@ -199,6 +218,8 @@ def edges(sizes: Sizes, seed: int = 0) -> Values:
     values["usage"][values["usage"] == values["usage"].max(-1, keepdims=True)] = 1
     values["retention"][:, -1] = 0
     values["looked_at"][0] = 0
+    values["read_masks"][:, -1] = 0
+    values["write_mask"][:, 0] = 1
     # The slot that is freed, and therefore written to: gradients do not jump there.
     values["written"][:] = np.arange(1, sizes.N + 1) < sizes.N
     return values

@@ -27,6 +27,31 @@ def test_each_head_has_its_key_and_its_strength():
     assert_close(found, [[share[0], 1 - share[0]], [1 - share[1], share[1]]])
 
 
+def test_masked_parts_are_not_compared():
+    # Of three words that begin alike, a mask of the beginning finds all, and one of the whole word finds the first.
+    memory = double([[1.0, 0.0, 2.0], [1.0, 0.0, -2.0], [1.0, 0.0, 0.0], [0.0, 1.0, 2.0]])
+    key, masks = memory[0].expand(2, 3), double([[1.0, 1.0, 0.0], [1.0, 1.0, 1.0]])
+    beginning, whole = content_weights(memory, key, double([1e3, 1e3]), (), masks)
+    assert_close(beginning, [1 / 3, 1 / 3, 1 / 3, 0])
+    assert_close(whole, [1, 0, 0, 0])
+
+
+@by_dtype
+def test_a_mask_of_ones_is_none(dtype):
+    memory, keys = torch.randn(2, 7, 5, dtype=dtype), torch.randn(2, 3, 5, dtype=dtype)
+    strengths = 1 + 9 * torch.rand(2, 3, dtype=dtype)
+    found = content_weights(memory, keys, strengths)
+    assert_close(content_weights(memory, keys, strengths, (), torch.ones_like(keys)), found)
+    masks = torch.rand_like(keys)
+    masked = [content_weights(memory * masks[:, [r]], keys[:, r] * masks[:, r], strengths[:, r]) for r in range(3)]
+    assert_close(content_weights(memory, keys, strengths, (), masks), torch.stack(masked, 1))
+
+
+def test_a_mask_of_zeros_finds_every_slot_alike():
+    memory, key = double([[3.0, 4.0], [0.0, 0.0], [1.0, 0.0]]), double([3.0, 4.0])
+    assert_close(content_weights(memory, key, double(1e4), (), double([0.0, 0.0])), [1 / 3] * 3)
+
+
 def test_an_empty_key_finds_every_slot_alike():
     memory = double([[3.0, 4.0], [0.0, 0.0], [1.0, 0.0]])
     assert_close(content_weights(memory, double([0.0, 0.0]), double(1e4)), [1 / 3] * 3)

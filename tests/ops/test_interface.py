@@ -46,6 +46,20 @@ def test_a_vector_of_another_width_is_refused(width):
 def test_sizes_with_options_are_those_of_their_papers(word_size, read_heads):
     W, R = word_size, read_heads
     assert interface_size(W, R, MemoryOptions(links="none")) == (3 + R) * W + 2 * R + 3
+    assert interface_size(W, R, MemoryOptions(masking=True)) == interface_size(W, R) + (R + 1) * W
+
+
+def test_parts_of_options_lie_behind_the_papers():
+    """With W = 2 and R = 2: the paper's 23 numbers, 4 and 2 of masks."""
+    options = MemoryOptions(masking=True, mask_floor=0.2)
+    vector = torch.arange(interface_size(2, 2, options), dtype=torch.float64) / 23
+    parts, papers = split_interface(vector, 2, 2, options), split_interface(vector[:23], 2, 2)
+    for name, part in papers._asdict().items():
+        if isinstance(part, torch.Tensor):
+            assert torch.equal(getattr(parts, name), part)
+    gates = 1 / (1 + (-vector).exp())
+    assert_close(parts.read_masks, 0.2 + 0.8 * gates[23:27].view(2, 2))
+    assert_close(parts.write_mask, 0.2 + 0.8 * gates[27:29])
 
 
 def test_oneplus_is_right_to_the_last_digits():

@@ -122,6 +122,10 @@ def test_without_links_a_memory_is_the_papers_with_all_its_heads_on_content():
         ({"usage_gradient": 1}, TypeError, "usage_gradient must be of type bool, got int"),
         ({"skip_unwritten": "no"}, TypeError, "skip_unwritten must be of type bool, got str"),
         ({"deallocation": None}, TypeError, "deallocation must be of type bool, got NoneType"),
+        ({"masking": 0}, TypeError, "masking must be of type bool, got int"),
+        ({"masking": True, "mask_floor": 1.0}, ValueError, "mask_floor must be at least 0 and less than 1, got 1.0"),
+        ({"masking": True, "mask_floor": "a"}, TypeError, "mask_floor must be a number, got 'a'"),
+        ({"mask_floor": 0.1}, ValueError, "mask_floor belongs to masking=True, got 0.1 with masking=False"),
         ({"links": "some"}, ValueError, "links must be one of 'full', 'detached', 'none', got 'some'"),
     ],
 )

@@ -32,13 +32,13 @@ def access(
     kept = retention(xi.free_gates, prev.read_weights)
     used = usage(prev.usage, counted, kept)
 
-    found = content_weights(prev.memory, xi.write_key, xi.write_strength, prev.written)
+    found = content_weights(prev.memory, xi.write_key, xi.write_strength, prev.written, xi.write_mask)
     written_at = write_weights(found, allocation_weights(used), xi.alloc_gate, xi.write_gate)
     held = deallocate(prev.memory, kept) if options.deallocation else prev.memory
     memory = erase_and_write(held, written_at, xi.erase, xi.write_vector)
     ever_written = written(prev.written, written_at) if options.skip_unwritten else UNUSED
 
-    content = content_weights(memory, xi.read_keys, xi.read_strengths, ever_written)
+    content = content_weights(memory, xi.read_keys, xi.read_strengths, ever_written, xi.read_masks)
     if options.links == "none":
         recent, links, read_at = UNUSED, UNUSED, content
     else:

@@ -34,8 +34,14 @@ def slot_softmax(scores: HeadWeights, written: Weights | Unused = UNUSED) -> Hea
     return weights.masked_fill(never, 0)
 
 
-def content_weights(memory: Memory, keys: Tensor, strengths: Tensor, written: Weights | Unused = UNUSED) -> Tensor:
-    """Looks memory up by content: C(M, k, β)[i] = softmax_i(β · cos(k, M[i])).
+def content_weights(
+    memory: Memory,
+    keys: Tensor,
+    strengths: Tensor,
+    written: Weights | Unused = UNUSED,
+    masks: Tensor | Unused = UNUSED,
+) -> Tensor:
+    """Looks memory up by content: C(M, k, β, m)[i] = softmax_i(β · cos(k ∘ m, M[i] ∘ m)).
 
     cos(u, v) = u·v / (sqrt(|u|² + ε) sqrt(|v|² + ε)) with ε = 1e-6, so an empty row or key scores 0.
 
@@ -45,13 +51,22 @@ def content_weights(memory: Memory, keys: Tensor, strengths: Tensor, written: We
         strengths: [B, R] or [B], in [1, inf).
         written: [B, N], 1 for slots to look at and 0 for slots to pass over; () for all slots. Slots never written to
             score 0 each, and by their number alone outweigh what is sought.
+        masks: [B, R, W] or [B, W], in [0, 1], of which parts of a word are compared; () for all of it.
     Returns:
         [B, R, N] or [B, N], each weighting non-negative and of sum 1, or 0 where every slot is passed over.
-    Source: Graves et al. 2016, Methods, "Content-based addressing".
+    Source: Graves et al. 2016, Methods, "Content-based addressing"; masks: Csordás & Schmidhuber 2019, section 3.1.
     """
     if keys.dim() == memory.dim() - 1:
-        return content_weights(memory, keys.unsqueeze(-2), strengths.unsqueeze(-1), written).squeeze(-2)
-    dots = keys @ memory.transpose(-1, -2)
+        masks = masks.unsqueeze(-2) if isinstance(masks, Tensor) else masks
+        return content_weights(memory, keys.unsqueeze(-2), strengths.unsqueeze(-1), written, masks).squeeze(-2)
+    if isinstance(masks, Tensor):
+        # The memory is masked by every head; it need not be held once for each, as products of squares do the same.
+        squares = masks * masks
+        lengths = (squares @ (memory * memory).transpose(-1, -2) + COSINE_EPSILON).sqrt()
+        dots, key_lengths = (keys * squares) @ memory.transpose(-1, -2), _length(keys * masks)
+    else:
+        lengths = _length(memory).unsqueeze(-2)
+        dots, key_lengths = keys @ memory.transpose(-1, -2), _length(keys)
     # Keys and strengths are scaled before the rows: two small products instead of one more of size R·N.
-    scale = (strengths / _length(keys)).unsqueeze(-1)
-    return slot_softmax(dots * scale / _length(memory).unsqueeze(-2), written)
+    scale = (strengths / key_lengths).unsqueeze(-1)
+    return slot_softmax(dots * scale / lengths, written)

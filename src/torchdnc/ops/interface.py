@@ -28,11 +28,14 @@ def _layout(W: int, R: int, options: MemoryOptions) -> dict[str, int]:
     widths |= {"write_vector": W, "free_gates": R, "gates": 2}
     if options.links != "none":
         widths["read_modes"] = 3 * R
+    if options.masking:
+        widths |= {"read_masks": R * W, "write_mask": W}
     return widths
 
 
 def interface_size(word_size: int, read_heads: int, options: MemoryOptions = PAPER) -> int:
-    """Width of the interface vector: W·R + 3W + 5R + 3, less the 3R read modes with `links="none"`."""
+    """Width of the interface vector: W·R + 3W + 5R + 3, less 3R read modes with `links="none"`, and (R + 1)W masks with
+    `masking`."""
     return sum(_layout(word_size, read_heads, options).values())
 
 
@@ -41,7 +44,8 @@ def split_interface(interface: Tensor, word_size: int, read_heads: int, options:
 
     ξ = [k^{r,1..R}; β^{r,1..R}; k^w; β^w; e; v; f^{1..R}; g^a; g^w; π^{1..R}], strengths by oneplus, gates
     and erase by the logistic function, read modes by a softmax over the three, keys and write vector as they
-    are. With `links="none"` there is no π.
+    are. With `links="none"` there is no π. Behind these come, of options that are on:
+    `masking`: [m^{r,1..R}; m^w], each the floor and the logistic function of what is left of 1.
 
     Args:
         interface: [..., interface_size(W, R, options)].
@@ -50,7 +54,7 @@ def split_interface(interface: Tensor, word_size: int, read_heads: int, options:
         options: departures from the paper.
     Raises:
         ValueError: the last dimension is of another size.
-    Source: Graves et al. 2016, Methods, "Interface parameters".
+    Source: Graves et al. 2016, Methods, "Interface parameters"; masks: Csordás & Schmidhuber 2019, section 3.1.
     """
     W, R = word_size, read_heads
     widths = _layout(W, R, options)
@@ -75,4 +79,8 @@ def split_interface(interface: Tensor, word_size: int, read_heads: int, options:
     )
     if options.links != "none":
         xi = xi._replace(read_modes=torch.softmax(parts["read_modes"].unflatten(-1, (R, 3)), -1))
+    if options.masking:
+        mask = lambda raw: options.mask_floor + (1 - options.mask_floor) * torch.sigmoid(raw)  # noqa: E731
+        masks = mask(parts["read_masks"].unflatten(-1, (R, W)))
+        xi = xi._replace(read_masks=masks, write_mask=mask(parts["write_mask"]))
     return xi
