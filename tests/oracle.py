@@ -214,7 +214,6 @@ def access(
 ) -> tuple[Array, dict[str, Array]]:
     """One step in the paper's order: usage, write, link, read. Parts and fields that no option needs are not there."""
     xi, prev, new = interface, state, dict[str, Array]()
-    write_mask, read_masks = xi.get("write_mask"), xi.get("read_masks")
 
     psi = retention(xi["free_gates"], prev["read_weights"])
     new["usage"] = usage(prev["usage"], prev["write_weights"], psi)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import weakref
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,6 +45,8 @@ CASES = {
     "skipping, many": Case(T=9, B=3, N=40, W=9, R=3, scale=3, options=MemoryOptions(skip_unwritten=True)),
     "no links": Case(T=9, B=5, N=7, R=2, masks=True, options=MemoryOptions(links="none")),
     "no links, skipping": Case(T=9, B=3, N=40, W=9, R=3, scale=3, normed=True, options=BY_CONTENT),
+    "wiping": Case(T=9, B=5, N=7, W=9, R=2, masks=True, options=MemoryOptions(deallocation=True)),
+    "wiping, no links, skipping": Case(T=9, B=3, N=17, R=3, scale=3, options=replace(BY_CONTENT, deallocation=True)),
     "saturated": Case(T=6, N=6, R=2, scale=40),
 }
 

@@ -118,6 +118,7 @@ CASES = {
     "stopped usage": Case(T=6, R=2, options=MemoryOptions(usage_gradient=False)),
     "saturated": Case(T=3, N=6, R=2, scale=40),
     "skipping": Case(T=7, B=4, N=9, R=2, masks=True, options=MemoryOptions(skip_unwritten=True)),
+    "wiping": Case(T=6, N=7, W=9, R=2, masks=True, options=MemoryOptions(deallocation=True)),
     "no links, skipping": Case(T=6, N=17, W=9, R=2, options=MemoryOptions(links="none", skip_unwritten=True)),
 }
 

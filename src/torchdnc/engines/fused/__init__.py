@@ -18,6 +18,7 @@ OPTIONS: Final[dict[str, tuple[Any, ...]]] = {
     "usage_gradient": (True, False),
     "skip_unwritten": (True, False),
     "links": ("full", "none"),
+    "deallocation": (True, False),
 }
 """The values of `MemoryOptions` that the kernels have; of other fields the paper's."""
 

@@ -127,7 +127,7 @@ def array(tensor: Tensor) -> Array:
 
 def kernel_options(options: MemoryOptions) -> Options:
     """The options as kernels know them."""
-    return Options(options.usage_gradient, options.links != "none", options.skip_unwritten, wipes=False)
+    return Options(options.usage_gradient, options.links != "none", options.skip_unwritten, options.deallocation)
 
 
 @functools.cache

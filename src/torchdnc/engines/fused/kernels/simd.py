@@ -165,7 +165,7 @@ def load_block(typing: Any, a: Any, at: Any, step: Any, n: Any, p: Any, q: Any) 
         array, *where = values[:4]
         block = [
             _load(context, builder, kind, _pointer(context, builder, signature.args[0], array, place), exist)
-            for place, exist in _block(builder, kind, *where, rows, vectors)
+            for place, exist in _block(builder, kind, where[0], where[1], where[2], rows, vectors)
         ]
         return context.make_tuple(builder, signature.return_type, block)
 
