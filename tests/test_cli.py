@@ -64,7 +64,7 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--help") == 0
     text = capsys.readouterr().out
-    for command in ("train", "eval", "tasks", "data", "demo", "bench"):
+    for command in ("train", "eval", "ask", "tasks", "data", "demo", "bench"):
         assert f"\n  {command} " in text
         assert run(command, "--help") == 0
         assert f"torchdnc {command}" in capsys.readouterr().out
@@ -168,7 +168,7 @@ def test_unreached_goal_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("fly", "there is no command fly: the commands are train, eval, tasks, data, demo, bench"),
+        ("fly", "there is no command fly: the commands are train, eval, ask, tasks, data, demo, bench"),
         ("train nothing", "there is no recipe nothing: give the path of a .toml file or one of associative"),
         ("train nothing.toml", "there is no recipe nothing.toml"),
         ("train --steps 3 tiny.toml", "the recipe must come first, got '--steps'"),

@@ -1,4 +1,4 @@
-"""The command line: torchdnc train | eval | tasks | data | demo | bench."""
+"""The command line: torchdnc train | eval | ask | tasks | data | demo | bench."""
 
 import os
 import signal
@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
+from torchdnc.commands.ask import ask_command
 from torchdnc.commands.bench import bench_command
 from torchdnc.commands.data import data_command
 from torchdnc.commands.demo import demo_command
@@ -18,6 +19,7 @@ from torchdnc.training import RunError
 COMMANDS = {
     "train": train_command,
     "eval": eval_command,
+    "ask": ask_command,
     "tasks": tasks_command,
     "data": data_command,
     "demo": demo_command,

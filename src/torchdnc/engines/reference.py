@@ -72,6 +72,20 @@ def run(
     lengths: Tensor | None = None,
     reset: Tensor | None = None,
     beside: Tensor | None = None,
+    *,
+    states: list[DNCState] | None = None,
 ) -> tuple[Tensor, DNCState]:
-    """The step over a whole sequence; see `unroll` for the arguments."""
-    return unroll(partial(step, network), inputs, state, initial, lengths, reset, beside)
+    """The step over a whole sequence; see `unroll` for the arguments. To `states` is added that after each step."""
+    stepping = partial(step, network) if states is None else _recording(network, states)
+    return unroll(stepping, inputs, state, initial, lengths, reset, beside)
+
+
+def _recording(network: Network, states: list[DNCState]) -> Callable[..., tuple[Tensor, DNCState]]:
+    """The step, which adds each new state to `states`."""
+
+    def recording(*arguments: Any) -> tuple[Tensor, DNCState]:
+        features, state = step(network, *arguments)
+        states.append(state)
+        return features, state
+
+    return recording

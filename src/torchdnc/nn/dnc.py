@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -9,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from torchdnc.checks import check_bound, check_dtype, check_like, check_shape, check_share, check_size, check_type
-from torchdnc.engines import check_engine, select
+from torchdnc.engines import check_engine, reference, select
 from torchdnc.nn.controllers import CONTROLLERS, Controller, check_controller_state
 from torchdnc.nn.lookahead import BackwardLSTM
-from torchdnc.nn.recurrent import Call, Recurrent, linear_output
+from torchdnc.nn.recurrent import Call, Recurrent, linear_output, without_batch
 from torchdnc.nn.resizing import resize_memory
 from torchdnc.ops import interface_size
 from torchdnc.types import PAPER, UNUSED, DNCState, MemoryOptions, MemoryState
@@ -157,6 +159,23 @@ class DNC(Recurrent):
         check_size("memory_size", memory_size)
         return state._replace(memory=resize_memory(state.memory, memory_size))
 
+    def trace(self, input: Tensor, state: DNCState | None = None) -> tuple[Tensor, list[DNCState]]:
+        """Runs a whole sequence on the reference engine, and keeps the state after every step.
+
+        Args:
+            input: [T, B, I], or [B, T, I] with `batch_first`, or [T, I] for a single sequence.
+            state: where to start; None for zeros.
+        Returns:
+            output, to rounding that of a call, and the T states, the last of them that of a call.
+        Raises:
+            ValueError, TypeError: an argument does not fit, before anything is computed.
+        """
+        call, batched = self._arrange(input, state, None, None), input.dim() == 3
+        states: list[DNCState] = []
+        features, _ = self._run_on(partial(reference.run, states=states), call)
+        output, _ = self._restore(self._outputs(features), call.state, batched)
+        return output, states if batched else [without_batch(state) for state in states]
+
     def _zeros(self, batch_size: int, memory_size: int | None = None) -> DNCState:
         zeros = next(self.interface.parameters()).new_zeros
         shapes = self._memory_shapes((batch_size,), memory_size or self.memory_size)
@@ -195,11 +214,13 @@ class DNC(Recurrent):
         check_controller_state("state.controller", state.controller, self.controller, batch)
 
     def _run(self, call: Call) -> tuple[Tensor, DNCState]:
+        return self._run_on(select(self.engine, self, call.inputs), call)
+
+    def _run_on(self, run: Callable[..., Any], call: Call) -> tuple[Tensor, DNCState]:
         initial = call.state
         if call.reset is not None:
             # A row starts afresh in a memory of the size it has, which may have been resized.
             initial = self._zeros(call.inputs.shape[1], memory_size=call.state.memory.usage.shape[-1])
-        run = select(self.engine, self, call.inputs)
         if self.backward_lstm is None:
             features, state = run(self, call.inputs, call.state, initial, call.lengths, call.reset)
             return features, state

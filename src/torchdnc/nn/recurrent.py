@@ -57,7 +57,7 @@ class Recurrent(nn.Module, ABC):
     def initial_state(self, batch_size: int | None = None) -> Any:
         """The all-zero state of `batch_size` rows; None: of a single sequence, without a batch dimension."""
         if batch_size is None:
-            return _unbatched(self._zeros(1))
+            return without_batch(self._zeros(1))
         check_size("batch_size", batch_size, least=0)
         return self._zeros(batch_size)
 
@@ -113,7 +113,7 @@ class Recurrent(nn.Module, ABC):
         call = Call(rows.unsqueeze(0), self._batch_state(state, rows.shape[0], batched), None, None)
         features, state = self._run(call)
         output = self._outputs(features.squeeze(0))
-        return (output, state) if batched else (output.squeeze(0), _unbatched(state))
+        return (output, state) if batched else (output.squeeze(0), without_batch(state))
 
     def _check_input(self, name: str, tensor: Tensor, dims: int) -> bool:
         """Checks shape, dtype and device; says whether there is a batch dimension."""
@@ -152,7 +152,7 @@ class Recurrent(nn.Module, ABC):
 
     def _restore(self, output: Tensor, state: Any, batched: bool) -> tuple[Tensor, Any]:
         if not batched:
-            return output.squeeze(1), _unbatched(state)
+            return output.squeeze(1), without_batch(state)
         return (output.transpose(0, 1) if self.batch_first else output), state
 
     def _forward_packed(
@@ -181,7 +181,8 @@ def _reset_parameters(module: nn.Module) -> None:
         _reset_parameters(child)
 
 
-def _unbatched(state: Any) -> Any:
+def without_batch(state: Any) -> Any:
+    """The state of a single sequence from that of a batch of one."""
     return pytree.tree_map(lambda leaf: leaf.squeeze(0), state)
 
 

@@ -1,9 +1,12 @@
 """The memory at work, as text."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from torchdnc.nn import DNC
+from torchdnc.types import DNCState
 
 SHADES = " .:+*#@"
 """From weight 0 to weight 1."""
@@ -19,12 +22,13 @@ def weightings(model: DNC, inputs: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         write weightings [T, N] and read weightings [T, R, N], each weighting of sum at most 1.
     """
-    state, writes, reads = None, [], []
-    for step_input in inputs:
-        _, state = model.step(step_input, state)
-        writes.append(state.memory.write_weights)
-        reads.append(state.memory.read_weights)
-    return torch.stack(writes), torch.stack(reads)
+    return weightings_of(model.trace(inputs)[1])
+
+
+def weightings_of(states: Sequence[DNCState]) -> tuple[Tensor, Tensor]:
+    """The same of the states of such a sequence."""
+    memories = [state.memory for state in states]
+    return torch.stack([m.write_weights for m in memories]), torch.stack([m.read_weights for m in memories])
 
 
 def picture(writes: Tensor, reads: Tensor) -> str:

@@ -1,6 +1,7 @@
 """Stories as numbers, and the batches made of them."""
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 
 from torchdnc.tasks.babi.sources import Section, Source, place_of, sections
-from torchdnc.tasks.babi.text import ANSWER, Story
+from torchdnc.tasks.babi.text import ANSWER, Sentence, Story
 from torchdnc.tasks.base import Batch, random_stream
 
 BLANK = -1
@@ -41,14 +42,18 @@ class Corpus:
         inside = np.arange(lengths.max())[:, None] < lengths
         t, row = np.nonzero(inside)
         place = self.starts[stories][row] + t
-        inputs = np.zeros((*inside.shape, vocabulary_size), np.float32)
-        words = self.words[place]
-        said = words != BLANK
-        inputs[t[said], row[said], words[said]] = 1
-        answers = np.full(inside.shape, -1, np.int64)
-        answers[t, row] = self.answers[place]
-        arrays = (inputs, answers.clip(0), answers >= 0, lengths, self.groups[stories])
+        words, answers = np.full(inside.shape, BLANK), np.full(inside.shape, -1, np.int64)
+        words[t, row], answers[t, row] = self.words[place], self.answers[place]
+        arrays = (one_hot(words, vocabulary_size), answers.clip(0), answers >= 0, lengths, self.groups[stories])
         return Batch(*(torch.from_numpy(array) for array in arrays))
+
+
+def one_hot(words: np.ndarray, size: int) -> np.ndarray:
+    """[*, size] float32 of places in a vocabulary of that size, [*]; zeros at a `BLANK`."""
+    inputs = np.zeros((*words.shape, size), np.float32)
+    said = words != BLANK
+    inputs[said, words[said]] = 1
+    return inputs
 
 
 @lru_cache(maxsize=8)
@@ -66,11 +71,18 @@ def corpus(source: Source, split: str, vocabulary: tuple[str, ...], max_words: i
         raise ValueError(f"the {split} split must have stories, got none; give more text or {split}_files")
     for part in parts:
         _check_words(part, index)
+    groups = np.repeat([part.group for part in parts], [len(part.stories) for part in parts])
+    return encoded(stories, groups, index, think_steps)
+
+
+def encoded(
+    stories: Sequence[Story | Sentence], groups: np.ndarray, index: Mapping[str, int], think_steps: int
+) -> Corpus:
+    """Stories, or the sentences of one, as numbers, with so many blanks before each answer."""
     words = np.array([index[word] for story in stories for word in story.words], np.int32)
     answers = np.full(len(words), -1, np.int32)
     answers[words == index[ANSWER]] = [index[word] for story in stories for word in story.answers]
     starts = np.cumsum([0, *(len(story.words) for story in stories)])
-    groups = np.repeat([part.group for part in parts], [len(part.stories) for part in parts])
     return _with_blanks(Corpus(words, answers, starts, groups), think_steps)
 
 

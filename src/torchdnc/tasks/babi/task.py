@@ -1,6 +1,6 @@
 """Question answering on bAbI, word by word (Graves et al. 2016, Nature 538, Methods)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from pathlib import Path
@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchdnc.checks import check_choice, check_size
-from torchdnc.tasks.babi.corpus import corpus, training_rows
+from torchdnc.tasks.babi.corpus import corpus, encoded, one_hot, training_rows
 from torchdnc.tasks.babi.sources import GENERATED, OWN_TEXT, Edition, Source, StandIn, sections, stand_ins, words_of
 from torchdnc.tasks.babi.task3 import SEED
-from torchdnc.tasks.babi.text import ANSWER
+from torchdnc.tasks.babi.text import ANSWER, Sentence
 from torchdnc.tasks.base import SPLITS, Batch, Spec, Split, Task, Totals, masked
 from torchdnc.tasks.data import babi_folder
 
@@ -128,6 +128,19 @@ class BAbI(Task):
         chosen = np.arange(count) * len(stories.groups) // count
         starts = range(0, count, batch_size)
         return (stories.batch(chosen[start : start + batch_size], len(words)) for start in starts)
+
+    def encode(self, story: Sequence[Sentence]) -> tuple[Tensor, Tensor]:
+        """The lines of one story as a sequence, with the steps to think.
+
+        Args:
+            story: lines whose words are all in the vocabulary.
+        Returns:
+            inputs [T, I], and the place in the story of the line that each step belongs to, [T] int64.
+        """
+        index = {word: place for place, word in enumerate(self.resolved().vocabulary)}
+        lines = encoded(story, np.arange(len(story)), index, self.think_steps)
+        places = np.repeat(lines.groups, lines.lengths)
+        return torch.from_numpy(one_hot(lines.words, len(index))), torch.from_numpy(places)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Mean of -ln softmax(output)[answer word] over the `-` steps."""

@@ -96,6 +96,25 @@ def _numbered(line: str, previous: int) -> tuple[int, Sentence]:
     return number, _sentence(text, behind[0] if behind else None)
 
 
+def typed(line: str, answer_words: int) -> tuple[bool, Sentence]:
+    """A line that is typed: `text`, or one of the bAbI format, see `parse_stories`.
+
+    A question is a line that ends in "?" or has an answer behind it. What is right is not asked here: its answers are a
+    `-` each, as many as the answer behind it has words, else `answer_words`.
+
+    Returns:
+        whether its number is 1, and the sentence.
+    Raises:
+        ValueError: there is no word in it, or a "-".
+    """
+    number, rest = re.fullmatch(r"\s*(\d+(?=\s))?(.*)", line, re.DOTALL).groups()  # type: ignore[union-attr]
+    text, *behind = rest.split("\t")
+    sentence = _sentence(text, behind[0] if behind else None)
+    due = len(sentence.answers) or (answer_words if sentence.words[-1] == "?" else 0)
+    words = sentence.words[: len(sentence.words) - len(sentence.answers)]
+    return number == "1", Sentence((*words, *[ANSWER] * due), (ANSWER,) * due)
+
+
 # A few thousand sentences make up all of bAbI's million lines.
 @lru_cache(maxsize=1 << 16)
 def _sentence(text: str, answer: str | None) -> Sentence:

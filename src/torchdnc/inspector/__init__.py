@@ -1,0 +1,1 @@
+"""What a memory did, seen from its states."""
