@@ -11,6 +11,7 @@ from tests.conftest import assert_close
 from torchdnc.tasks import BAbI
 from torchdnc.tasks.babi.sources import sections
 from torchdnc.tasks.babi.task import wrong_questions
+from torchdnc.tasks.babi.text import typed
 from torchdnc.tasks.data import BABI
 
 PLACES = ("kitchen", "garden", "office")
@@ -234,6 +235,14 @@ def test_think_steps_of_several_stories(official):
         assert torch.equal(after.inputs[:length, row][at[:length, row]], before.inputs[: before.lengths[row], row])
     batch = thoughtful.sample(4, seed=0, step=0)
     assert (~batch.inputs.any(-1)).sum(0).tolist() == [3 + len(batch.inputs) - length for length in batch.lengths]
+
+
+def test_lines_of_a_story_are_encoded_as_the_story_is(own):
+    task = replace(own, think_steps=2).resolved()
+    lines = ["1 Mary got the milk.", "2 What is where?\tmilk,kitchen", "3 Where is Mary?\tgarden"]
+    inputs, places = task.encode([typed(line, 1)[1] for line in lines])
+    assert torch.equal(inputs, next(task.evaluation("test", batch_size=1)).inputs[:, 0])
+    assert places.tolist() == 5 * [0] + 8 * [1] + 7 * [2]
 
 
 def test_loss_is_the_mean_cross_entropy_of_the_answer_words(own):

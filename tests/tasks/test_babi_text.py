@@ -3,7 +3,7 @@
 import pytest
 
 from torchdnc.tasks.babi.corpus import shortened
-from torchdnc.tasks.babi.text import Story, line_of, read_stories
+from torchdnc.tasks.babi.text import Sentence, Story, line_of, read_stories, typed
 
 TEXT = """\
 1 Mary got the milk there.
@@ -93,3 +93,24 @@ def test_what_follows_the_last_question_is_cut_first():
     story = Story((*SECOND.words, "the", "end", "."), SECOND.answers)
     assert shortened(story, 15) == SECOND
     assert shortened(SECOND, 3) == SECOND
+
+
+@pytest.mark.parametrize(
+    ("line", "begins", "words", "due"),
+    [
+        ("Mary went to the hall.", False, "mary went to the hall .", 0),
+        ("  12 Mary went\r", False, "mary went", 0),
+        ("1 Where is Mary?", True, "where is mary ? - -", 2),
+        ("1 Where is Mary? \tkitchen\t1", True, "where is mary ? -", 1),
+        ("How do you go?\ts,w,n\t1 2", False, "how do you go ? - - -", 3),
+        ("Say it\tno", False, "say it -", 1),
+    ],
+)
+def test_typed_lines(line, begins, words, due):
+    assert typed(line, 2) == (begins, Sentence(tuple(words.split()), ("-",) * due))
+
+
+@pytest.mark.parametrize("line", ["1 ", "- ?", "\t", "what is it?\t"])
+def test_lines_without_words_are_refused(line):
+    with pytest.raises(ValueError, match='must have words, none of them "-", got'):
+        typed(line, 1)

@@ -62,7 +62,7 @@ class Asker:
             if word not in self.task.vocabulary:
                 near = get_close_matches(word, self.task.vocabulary)
                 hint = f"; near ones are {', '.join(near)}" if near else ""
-                raise ValueError(f'"{word}" is not one of the {len(self.task.vocabulary)} words of the model{hint}')
+                raise ValueError(f'"{word}" is not a word that the model knows{hint}')
         return begins, Sentence(words, answers)
 
     @torch.no_grad()
