@@ -12,7 +12,20 @@ import tyro
 
 from torchdnc.checks import check_choice
 from torchdnc.commands.parsing import RefusedError, parse, refusing
-from torchdnc.training import MODELS, Reporter, Result, RunConfig, find_recipe, load_recipe, recipe_names, resume, train
+from torchdnc.training import (
+    MODELS,
+    Reporter,
+    Result,
+    RunConfig,
+    find_recipe,
+    follow,
+    follows,
+    joined,
+    load_recipe,
+    recipe_names,
+    resume,
+    train,
+)
 from torchdnc.training.console import Lines, reporter, seeds_table
 from torchdnc.training.matching import matched, of_kind, parameters_named
 from torchdnc.training.metrics import TensorBoard
@@ -25,6 +38,11 @@ TRAIN_HELP = """Train a model by a recipe, or go on with a run.
   torchdnc train --resume RUN              go on from the last checkpoint, also after a crash
   torchdnc train babi --data-dir DIR       short for --task.data-dir
   torchdnc train copy --model lstm         another kind of model: dnc, ntm, lstm or super-lstm
+  torchdnc train RECIPE --processes 2      two processes share every batch; the weights are one's, to rounding
+
+The same run across machines, on each of them (torchrun --help):
+  torchrun --nnodes 2 --nproc-per-node 4 --rdzv-backend c10d --rdzv-endpoint HOST:29400 \\
+    -m torchdnc.cli train RECIPE --out RUN
 
 examples:
   torchdnc train copy-demo
@@ -65,6 +83,8 @@ class ResumeArguments:
     """New number of updates at most (None: as before)."""
     max_minutes: float | None = None
     """New limit of time (None: as before)."""
+    processes: int | None = None
+    """New number of processes that share every batch (None: as before)."""
     tensorboard: bool = False
     """Also write the metrics for TensorBoard."""
 
@@ -74,6 +94,9 @@ def train_command(arguments: list[str]) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(TRAIN_HELP + "\n".join(f"  {name:20}{_about(name)}" for name in recipe_names()))
         return 0 if arguments else 2
+    if follows() and not {"-h", "--help"} & set(arguments):
+        with joined() as group:
+            return exit_code(follow(group))
     if any(argument.partition("=")[0] == "--resume" for argument in arguments):
         return _resume(parse(ResumeArguments, "torchdnc train", arguments))
     name = arguments[0]
@@ -135,14 +158,23 @@ def _reporters(tensorboard: bool) -> tuple[Lines, list[Reporter]]:
 
 def _resume(given: ResumeArguments) -> int:
     if (given.resume / SEEDS).exists():
-        if given.steps is not None or given.max_minutes is not None:
+        if any(value is not None for value in (given.steps, given.max_minutes, given.processes)):
             raise RefusedError(
-                f"--steps and --max-minutes cannot change while several seeds are resumed in {given.resume}"
+                "--steps, --max-minutes and --processes cannot change while several seeds are resumed "
+                f"in {given.resume}"
             )
         return _seeds(given.resume, given.tensorboard, lambda make: resume_seeds(given.resume, make))
     console, reporters = _reporters(given.tensorboard)
     with refusing(lambda: not console.began):
-        return end(resume(given.resume, *reporters, steps=given.steps, max_minutes=given.max_minutes))
+        return end(
+            resume(
+                given.resume,
+                *reporters,
+                steps=given.steps,
+                max_minutes=given.max_minutes,
+                processes=given.processes,
+            )
+        )
 
 
 def _seeds(out: Path, tensorboard: bool, run: Callable[[Reporters], tuple[list[SeedRun], Result | None]]) -> int:
@@ -167,4 +199,8 @@ def end(result: Result) -> int:
     """Say how a run can go on; returns the exit code."""
     if result.status in ("interrupted", "out of time"):
         print(f"go on with: torchdnc train --resume {result.run_dir}")
+    return exit_code(result)
+
+
+def exit_code(result: Result) -> int:
     return 0 if result.signal is None else 128 + result.signal

@@ -58,7 +58,9 @@ class RunConfig:
     max_minutes: float | None = None
     """Stop after so much time, resumably (None: no limit)."""
     threads: int | None = None
-    """CPU threads (None: as PyTorch chooses)."""
+    """CPU threads of a process (None: as PyTorch chooses, or 1 for each of several processes)."""
+    processes: int = 1
+    """Processes on this machine that share every batch; torchrun's number under torchrun."""
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "steps", "log_every", "eval_every", "eval_sequences", "checkpoint_every"):
@@ -69,6 +71,11 @@ class RunConfig:
                 raise ValueError(f"threads must be at most {MOST_THREADS}, got {self.threads}")
         check_size("seed", self.seed, least=0)
         check_bound("max_minutes", self.max_minutes)
+        check_size("processes", self.processes)
+        if self.processes > self.batch_size:
+            raise ValueError(
+                f"processes must be at most batch_size, {self.batch_size}, so that each has rows, got {self.processes}"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data, with the kind of task and model named."""

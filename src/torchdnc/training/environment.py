@@ -11,15 +11,21 @@ import torch
 
 from torchdnc.training.config import RunConfig
 
-LABELS = {"threads": "the number of threads", "machine": "the machine", "engine": "the engine"}
+LABELS = {
+    "threads": "the number of threads",
+    "processes": "the number of processes",
+    "machine": "the machine",
+    "engine": "the engine",
+}
 
 
 def environment(config: RunConfig) -> dict[str, Any]:
-    """Versions, threads, machine and engine; two equal ones give the same numbers bit for bit."""
+    """Versions, threads, processes, machine and engine; two equal ones give the same numbers bit for bit."""
     packages = {name: version(name) for name in ("torchdnc", "torch", "numpy", "numba")}
     return packages | {
         "python": platform.python_version(),
         "threads": config.threads or torch.get_num_threads(),
+        "processes": config.processes,
         "machine": machine(),
         "engine": getattr(config.model, "engine", "torch"),
     }
@@ -28,10 +34,10 @@ def environment(config: RunConfig) -> dict[str, Any]:
 def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """A sentence for each way in which the environment changed."""
     return [
-        f"{LABELS.get(name, f'the version of {name}')} was {before.get(name)!r} and is now {value!r}: "
+        f"{LABELS.get(name, f'the version of {name}')} was {before[name]!r} and is now {value!r}: "
         "the rest of the run may differ in rounding"
         for name, value in now.items()
-        if before.get(name) != value
+        if name in before and before[name] != value
     ]
 
 

@@ -13,13 +13,21 @@ from torchdnc.training.checkpoint import load_weights
 from torchdnc.training.config import RunConfig
 from torchdnc.training.folder import read_config
 from torchdnc.training.models import check_room
+from torchdnc.training.parallel import Group
 
 TEST_SEQUENCES = 1000
 """Of a task that is generated without end."""
 
 
 def evaluate(
-    model: nn.Module, task: Task, split: Split, *, batch_size: int, sequences: int | None, seed: int
+    model: nn.Module,
+    task: Task,
+    split: Split,
+    *,
+    batch_size: int,
+    sequences: int | None,
+    seed: int,
+    group: Group | None = None,
 ) -> dict[str, float]:
     """The task's scores of a model.
 
@@ -30,16 +38,18 @@ def evaluate(
         batch_size: sequences at a time.
         sequences: how many; None for all of a split that has an end.
         seed: determines the sequences of a generated task.
+        group: of processes that all call this with equal models, and deal the batches out among themselves.
     """
+    group = group or Group()
     totals: Totals = {}
     training = model.training
     model.eval()
     try:
-        for batch in task.evaluation(split, batch_size=batch_size, sequences=sequences, seed=seed):
+        for batch in group.deal(task.evaluation(split, batch_size=batch_size, sequences=sequences, seed=seed)):
             totals = add_totals(totals, _score(model, task, batch))
     finally:
         model.train(training)
-    return task.summary(totals)
+    return task.summary(group.total(totals))
 
 
 @torch.no_grad()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from torchdnc.tasks import Batch, Task
@@ -18,16 +19,19 @@ from torchdnc.training.config import RunConfig
 from torchdnc.training.environment import differences, environment
 from torchdnc.training.evaluate import evaluate, predict
 from torchdnc.training.folder import new_run, old_run, write_config
+from torchdnc.training.launch import launched, led
 from torchdnc.training.metrics import MetricsFile
 from torchdnc.training.models import check_room
 from torchdnc.training.optim import Optimizer
-from torchdnc.training.report import NonFiniteError, Progress, Reporter, Result, Status
+from torchdnc.training.parallel import Group
+from torchdnc.training.report import LostError, NonFiniteError, Progress, Reporter, Result, Status
 
 
 def train(config: RunConfig, run_dir: str | Path, *reporters: Reporter) -> Result:
     """Train a model until its goal, its last step, its time limit or a signal.
 
     SIGINT and SIGTERM finish the step and save; a second one stops at once, as far as the last checkpoint.
+    Under torchrun process 0 calls this, and all others `follow(group)` in `with joined() as group`.
 
     Args:
         config: the run.
@@ -35,9 +39,10 @@ def train(config: RunConfig, run_dir: str | Path, *reporters: Reporter) -> Resul
         reporters: hear of its events.
     Raises:
         ValueError, TypeError, FileNotFoundError: a setting or the data is bad; nothing was written.
-        RunError: loss or gradient is not finite, the disk is full, or another process trains this run.
+        RunError: loss or gradient is not finite, the disk is full, another process trains this run, or one of
+            those that share it has ended.
     """
-    run_dir, config = Path(run_dir), config.prepared()
+    run_dir, config = Path(run_dir), launched(config).prepared()
     with _settings(config):
         learner = _Learner(config)
         with new_run(run_dir) as metrics:
@@ -46,23 +51,30 @@ def train(config: RunConfig, run_dir: str | Path, *reporters: Reporter) -> Resul
 
 
 def resume(
-    run_dir: str | Path, *reporters: Reporter, steps: int | None = None, max_minutes: float | None = None
+    run_dir: str | Path,
+    *reporters: Reporter,
+    steps: int | None = None,
+    max_minutes: float | None = None,
+    processes: int | None = None,
 ) -> Result:
     """Go on with a run from its last checkpoint, to the very weights and metrics that it would have had.
+
+    With another number of processes these are the same to rounding.
 
     Args:
         run_dir: its folder.
         reporters: hear of its events.
         steps, max_minutes: new limits; None keeps the old.
+        processes: new number of them; None keeps the old.
     Raises:
         ValueError, FileNotFoundError: there is no such run, or its data is gone.
         RunError: as in `train`.
     """
     run_dir = Path(run_dir)
     with old_run(run_dir) as (metrics, old, before):
-        limits = {"steps": steps, "max_minutes": max_minutes}
-        changes: dict[str, Any] = {name: value for name, value in limits.items() if value is not None}
-        config = replace(old, **changes).prepared()
+        settings = {"steps": steps, "max_minutes": max_minutes, "processes": processes}
+        changes: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
+        config = launched(replace(old, **changes)).prepared()
         with _settings(config):
             learner = _Learner(config)
             progress = load_checkpoint(run_dir, learner.model, learner.optimizer) or Progress()
@@ -77,6 +89,30 @@ def resume(
             return _Run(config, run_dir, metrics, reporters, learner, progress).go()
 
 
+def follow(group: Group) -> Result:
+    """Train the run that the group's process 0 leads, which this process has no other part in.
+
+    Args:
+        group: of the processes that share it.
+    Raises:
+        RunError: process 0 or another one has ended.
+    """
+    config, weights, state, step = group.hand(None)
+    with _settings(config), _signals() as caught:
+        learner = _Learner(config)
+        learner.model.load_state_dict(weights)
+        learner.optimizer.load_state_dict(state)
+        while not any(group.agree(False, caught)):
+            # What a model draws is each process's own; drawn anew at each step, it needs no place in a checkpoint.
+            torch.manual_seed(int(np.random.SeedSequence([config.seed, step, group.rank]).generate_state(1)[0]))
+            _learn(learner, config, step, group)
+            step += 1
+            if _due(config, step, config.eval_every):
+                _evaluate(learner, config, group)
+    result: Result = group.hand(None)
+    return result
+
+
 def check(config: RunConfig) -> None:
     """Raise ValueError, TypeError or FileNotFoundError if the run cannot begin."""
     with _settings(config):
@@ -89,7 +125,7 @@ def _settings(config: RunConfig) -> Iterator[None]:
     threads = torch.get_num_threads()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
-        torch.set_num_threads(config.threads or threads)
+        torch.set_num_threads(config.threads or (threads if config.processes == 1 else 1))
         try:
             yield
         finally:
@@ -106,15 +142,39 @@ class _Learner:
         self.optimizer = config.optimizer.build(self.parameters)
 
 
-def learn(learner: _Learner, task: Task, batch: Batch, settings: Optimizer) -> tuple[float, float]:
-    """One update; returns the loss and the gradient's norm before clipping."""
-    outputs = predict(learner.model, batch)
-    loss = task.loss(outputs, batch)
+def learn(learner: _Learner, task: Task, batch: Batch, settings: Optimizer, group: Group) -> tuple[float, float]:
+    """One update; returns the loss and the gradient's norm before clipping, both of the group's whole batch."""
+    share, part = group.share(batch)
+    loss = torch.zeros(())
     learner.optimizer.zero_grad()
-    loss.backward()
+    if part > 0:
+        loss = part * task.loss(predict(learner.model, share), share)
+        loss.backward()
+    total = group.add(loss, learner.parameters)
     norm = settings.clip(learner.parameters)
     learner.optimizer.step()
-    return loss.item(), norm.item()
+    return total, norm.item()
+
+
+def _learn(learner: _Learner, config: RunConfig, step: int, group: Group) -> tuple[float, float]:
+    batch = config.task.sample(config.batch_size, seed=config.seed, step=step)
+    return learn(learner, config.task, batch, config.optimizer, group)
+
+
+def _evaluate(learner: _Learner, config: RunConfig, group: Group) -> dict[str, float]:
+    return evaluate(
+        learner.model,
+        config.task,
+        "valid",
+        batch_size=config.batch_size,
+        sequences=config.eval_sequences,
+        seed=config.seed,
+        group=group,
+    )
+
+
+def _due(config: RunConfig, step: int, every: int) -> bool:
+    return step % every == 0 or step == config.steps
 
 
 @contextmanager
@@ -164,50 +224,61 @@ class _Run:
         result = None
         self._tell(lambda reporter: reporter.started(self.config, self.run_dir, self.progress))
         try:
-            with _signals() as caught:
-                while (status := self._status(caught)) is None:
-                    self._step()
-                self._save()
-            result = self._result(status, caught)
+            with led(self.config.processes, follow) as group:
+                result = self._train(group)
+        except LostError as error:
+            raise LostError(f"{error} after step {self.progress.step}: training stopped; {self._kept()}") from error
         finally:
             self._tell(lambda reporter: reporter.ended(result))
         return result
+
+    def _train(self, group: Group) -> Result:
+        learner = self.learner
+        group.hand((self.config, learner.model.state_dict(), learner.optimizer.state_dict(), self.progress.step))
+        with _signals() as caught:
+            while (end := self._end(group, caught)) is None:
+                self._step(group)
+            self._save()
+        result: Result = group.hand(self._result(*end))
+        return result
+
+    def _end(self, group: Group, caught: list[int]) -> tuple[Status, int | None] | None:
+        """Why all processes stop now, and the signal if it is one; or None."""
+        status = self._status()
+        _, number = group.agree(status is not None, caught)
+        if number and status in (None, "out of time"):
+            return "interrupted", number
+        return status and (status, None)
 
     def _tell(self, event: Callable[[Reporter], None]) -> None:
         for reporter in self.reporters:
             event(reporter)
 
-    def _status(self, caught: list[int]) -> Status | None:
-        """Why to stop now, or None."""
+    def _status(self) -> Status | None:
+        """Why to stop now without a signal, or None."""
         config, progress = self.config, self.progress
         fresh = progress.scored == progress.step and progress.scores is not None
         if fresh and config.goal is not None and config.goal.met(progress.scores or {}):
             return "solved"
         if progress.step >= config.steps:
             return "finished"
-        if caught:
-            return "interrupted"
         if config.max_minutes is not None and progress.seconds >= 60 * config.max_minutes:
             return "out of time"
         return None
 
-    def _step(self) -> None:
+    def _step(self, group: Group) -> None:
         config, step = self.config, self.progress.step + 1
-        batch = config.task.sample(config.batch_size, seed=config.seed, step=self.progress.step)
-        loss, norm = learn(self.learner, config.task, batch, config.optimizer)
+        loss, norm = _learn(self.learner, config, self.progress.step, group)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NonFiniteError(self._non_finite(step, loss, norm))
         before = self.progress
         self._progress(step=step, losses=before.losses + loss, norms=before.norms + norm, rows=before.rows + 1)
-        if self._due(config.log_every):
+        if _due(config, step, config.log_every):
             self._log()
-        if self._due(config.eval_every):
-            self._evaluate()
+        if _due(config, step, config.eval_every):
+            self._score(_evaluate(self.learner, config, group))
         if step % config.checkpoint_every == 0:
             self._save()
-
-    def _due(self, every: int) -> bool:
-        return self.progress.step % every == 0 or self.progress.step == self.config.steps
 
     def _progress(self, **changes: Any) -> None:
         self.progress = replace(self.progress, seconds=time.perf_counter() - self.began, **changes)
@@ -218,16 +289,7 @@ class _Run:
         self._row(means)
         self._progress(losses=0.0, norms=0.0, rows=0)
 
-    def _evaluate(self) -> None:
-        config = self.config
-        scores = evaluate(
-            self.learner.model,
-            config.task,
-            "valid",
-            batch_size=config.batch_size,
-            sequences=config.eval_sequences,
-            seed=config.seed,
-        )
+    def _score(self, scores: dict[str, float]) -> None:
         self._progress(scored=self.progress.step, scores=scores)
         self._row({"valid": scores})
 
@@ -243,11 +305,14 @@ class _Run:
         self.saved = self.progress.step
 
     def _non_finite(self, step: int, loss: float, norm: float) -> str:
-        kept = f"the checkpoint of step {self.saved} in {self.run_dir} is intact"
-        where = kept if self.saved else "no checkpoint was saved before"
-        return f"loss is {loss} and the gradient's norm {norm} at step {step}: training stopped; {where}"
+        return f"loss is {loss} and the gradient's norm {norm} at step {step}: training stopped; {self._kept()}"
 
-    def _result(self, status: Status, caught: list[int]) -> Result:
+    def _kept(self) -> str:
+        if self.saved:
+            return f"the checkpoint of step {self.saved} in {self.run_dir} is intact"
+        return "no checkpoint was saved before"
+
+    def _result(self, status: Status, signal: int | None) -> Result:
         progress = self.progress
         return Result(
             run_dir=self.run_dir,
@@ -255,5 +320,5 @@ class _Run:
             step=progress.step,
             seconds=progress.seconds,
             scores=dict(progress.scores or {}),
-            signal=caught[0] if status == "interrupted" else None,
+            signal=signal,
         )

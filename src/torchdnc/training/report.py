@@ -20,6 +20,10 @@ class NonFiniteError(RunError):
     """The loss or the gradient is no longer a number."""
 
 
+class LostError(RunError):
+    """Another process that shares the run has ended or cannot be reached."""
+
+
 @dataclass(frozen=True)
 class Progress:
     """Where a run stands: with the weights and the optimiser's state, all that a resume needs."""

@@ -11,6 +11,7 @@ from torchdnc.checks import check_size
 from torchdnc.training.checkpoint import write_atomically
 from torchdnc.training.config import RunConfig
 from torchdnc.training.folder import CONFIG, make_empty
+from torchdnc.training.launch import by_torchrun
 from torchdnc.training.loop import check, resume, train
 from torchdnc.training.plain import to_plain
 from torchdnc.training.report import NonFiniteError, Reporter, Result
@@ -51,6 +52,7 @@ def train_seeds(
     """
     out = Path(out)
     check_size("seeds", seeds)
+    _refuse_torchrun()
     check(config)
     make_empty(out)
     write_seeds(out, config, seeds, [])
@@ -60,6 +62,7 @@ def train_seeds(
 def resume_seeds(out: str | Path, reporters: Reporters = lambda config: ()) -> tuple[list[SeedRun], Result | None]:
     """Go on with seeds where they stopped; those that ended stay as they are. As `train_seeds` otherwise."""
     out = Path(out)
+    _refuse_torchrun()
     config, count, runs = read_seeds(out)
     for seed in range(config.seed + len(runs), config.seed + count):
         run = replace(config, seed=seed)
@@ -73,6 +76,11 @@ def resume_seeds(out: str | Path, reporters: Reporters = lambda config: ()) -> t
             runs.append(SeedRun(seed, result.status, result.step, result.seconds, dict(result.scores)))
         write_seeds(out, config, count, runs)
     return runs, None
+
+
+def _refuse_torchrun() -> None:
+    if by_torchrun():
+        raise ValueError("seeds must be trained without torchrun, which starts processes for one run; use processes")
 
 
 def _start_or_resume(config: RunConfig, folder: Path, reporters: Sequence[Reporter]) -> Result:
