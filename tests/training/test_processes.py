@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,12 +16,13 @@ import pytest
 import safetensors.torch
 import torch
 
-from tests.training.runs import At, assert_same_run, interrupt, rows, tiny, uninterrupted
+from tests.training.runs import At, assert_same_run, copied, interrupt, rows, tiny
 from tests.training.test_crashes import largest_file
 from tests.training.test_parallel import REPEATS, own_text
 from torchdnc.tasks import Batch, Copy
-from torchdnc.training import DiskError, DNCModel, NonFiniteError, RunConfig, resume, train
+from torchdnc.training import DiskError, DNCModel, Group, LostError, NonFiniteError, RunConfig, resume, train
 from torchdnc.training.folder import read_config
+from torchdnc.training.launch import led
 from torchdnc.training.metrics import METRICS
 from torchdnc.training.plain import to_toml
 from torchdnc.training.seeds import train_seeds
@@ -125,11 +127,12 @@ def test_torchrun(tmp_path: Path) -> None:
 
 
 def test_two_go_on_bit_for_bit(tmp_path: Path) -> None:
-    """Also what each of them draws at random."""
-    model = replace(MODEL, bypass_dropout=0.5)
-    train(tiny(processes=2, model=model), tmp_path / "run", At(6, interrupt))
-    resume(tmp_path / "run")
-    assert_same_run(tmp_path / "run", uninterrupted(tmp_path / "whole", processes=2, model=model))
+    """Also what each of them draws at random, from the checkpoint of step 4 that a kill after step 6 would leave."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    config = tiny(processes=2, model=replace(MODEL, bypass_dropout=0.5))
+    train(config, whole, At(6, lambda: copied(whole, killed)))
+    assert resume(killed).status == "finished"
+    assert_same_run(killed, whole)
 
 
 @dataclass(frozen=True)
@@ -149,11 +152,10 @@ def test_a_loss_that_is_not_finite_in_another_process(tmp_path: Path) -> None:
 
 
 def test_full_disk(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    train(tiny(), run, At(6, interrupt))
-    size = (run / METRICS).stat().st_size
-    with largest_file(size + 10), pytest.raises(DiskError, match=r"metrics\.jsonl could not be written"):
-        resume(run, processes=2)
+    with ExitStack() as stack:
+        fill = At(6, lambda: stack.enter_context(largest_file(1000)))
+        with pytest.raises(DiskError, match=r"training\.safetensors could not be written"):
+            train(tiny(processes=2), tmp_path / "run", fill)
 
 
 def test_ctrl_c_then_a_killed_process(tmp_path: Path) -> None:
@@ -196,6 +198,21 @@ def test_a_signal_for_the_leading_process(tmp_path: Path, number: int) -> None:
         assert (run / "training.safetensors").exists()
     else:
         assert process.returncode == -number
+
+
+class Deadly:
+    """Ends whatever process it is handed to."""
+
+    def __reduce__(self) -> Any:
+        return os._exit, (3,)
+
+    def __call__(self, group: Group) -> None:
+        raise AssertionError("it is not reached")
+
+
+def test_a_process_that_ends_before_it_begins() -> None:
+    with pytest.raises(LostError, match="another process of the run has ended"), led(2, Deadly()):
+        pass
 
 
 def test_refusals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,7 +75,10 @@ def joined() -> Iterator[Group]:
 
 @contextmanager
 def _met(where: str, rank: int = -1, size: int = -1) -> Iterator[Group]:
-    dist.init_process_group("gloo", init_method=where, rank=rank, world_size=size)
+    try:
+        dist.init_process_group("gloo", init_method=where, rank=rank, world_size=size)
+    except RuntimeError as error:
+        raise LostError(f"the processes of the run did not meet ({error})") from error
     try:
         yield Processes()
     finally:

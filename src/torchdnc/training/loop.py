@@ -31,7 +31,8 @@ def train(config: RunConfig, run_dir: str | Path, *reporters: Reporter) -> Resul
     """Train a model until its goal, its last step, its time limit or a signal.
 
     SIGINT and SIGTERM finish the step and save; a second one stops at once, as far as the last checkpoint.
-    Under torchrun process 0 calls this, and all others `follow(group)` in `with joined() as group`.
+    Under torchrun process 0 calls this, and all others `follow(group)` in `with joined() as group`. A program that
+    trains with `processes` above 1 is imported by each: what it does belongs under `if __name__ == "__main__"`.
 
     Args:
         config: the run.

@@ -31,7 +31,7 @@ class Group:
         return loss.item()
 
     def deal(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Every so-manieth batch."""
+        """This process's batches: every `size`-th."""
         return islice(batches, self.rank, None, self.size)
 
     def total(self, totals: Totals) -> Totals:
@@ -51,7 +51,8 @@ class Processes(Group):
     """One of the processes of `torch.distributed`'s default group.
 
     The gradient of a loss that is a mean over the whole batch is the sum of the gradients of each share's mean,
-    each times its part of the batch. DistributedDataParallel would wait for a process whose share has no rows.
+    each times its part of the batch. DistributedDataParallel averages: it would need losses times the number of
+    processes, whose larger gradients a controller clips at its activations; and a share without rows would block it.
     """
 
     def __init__(self) -> None:
