@@ -71,15 +71,20 @@ class Commits(Reporter):
 def run(name: str, commit: str) -> None:
     """Trains, tests, writes results/NAME.json and the page."""
     study, folder = STUDIES[name], RUNS / name
-    reporters = [Lines(), Commits(commit)]
     compile_kernels(study.config())
+    train_all(study.config(), folder, study.seeds, commit)
+    pages.publish(name, record(name, folder, commit))
+
+
+def train_all(config: RunConfig, folder: Path, seeds: int, commit: str) -> None:
+    """Trains so many seeds, or goes on with them; leaves the program where a signal interrupts it."""
+    reporters = [Lines(), Commits(commit)]
     if (folder / SEEDS).exists():
         _, interrupted = resume_seeds(folder, lambda _: reporters)
     else:
-        _, interrupted = train_seeds(study.config(), folder, study.seeds, lambda _: reporters)
+        _, interrupted = train_seeds(config, folder, seeds, lambda _: reporters)
     if interrupted is not None:
         sys.exit(f"interrupted: the same command goes on with {folder}")
-    pages.publish(name, record(name, folder, commit))
 
 
 def compile_kernels(config: RunConfig) -> None:
@@ -94,11 +99,11 @@ def record(name: str, folder: Path, commit: str) -> dict[str, Any]:
     """What the runs in a folder were, by their own files, and how they do in the study's tests, run by this commit."""
     config, _, runs = read_seeds(folder)
     seeds = {run.seed: folder / f"seed-{run.seed}" for run in runs}
-    commits = [line for seed in seeds.values() for line in _commits(seed)]
+    commits = [line for seed in seeds.values() for line in commits_of(seed)]
     return {
         "command": f"python benchmarks/learning.py {name}",
-        "commit": _all([*commits, commit]),
-        "environment": _merged([read_config(seed)[1] for seed in seeds.values()]),
+        "commit": different([*commits, commit]),
+        "environment": merged([read_config(seed)[1] for seed in seeds.values()]),
         "recipe": config.to_dict(),
         "seconds_to_solve": _spread(
             [run.seconds for run in runs if run.status == "solved" and run.seconds is not None]
@@ -107,21 +112,22 @@ def record(name: str, folder: Path, commit: str) -> dict[str, Any]:
     }
 
 
-def _commits(folder: Path) -> list[str]:
+def commits_of(folder: Path) -> list[str]:
+    """The commits that a run was trained by."""
     path = folder / COMMITS
     return path.read_text().splitlines() if path.exists() else ["unknown"]
 
 
-def _merged(environments: list[dict[str, Any]]) -> dict[str, Any]:
+def merged(environments: list[dict[str, Any]]) -> dict[str, Any]:
     """One environment; where some differ, every value."""
     names = dict.fromkeys(name for each in environments for name in each)
-    return {name: _all(each.get(name, "unknown") for each in environments) for name in names}
+    return {name: different(each.get(name, "unknown") for each in environments) for name in names}
 
 
-def _all(values: Iterable[Any]) -> Any:
+def different(values: Iterable[Any]) -> Any:
     """The one value, or a text of the different ones."""
-    different = list(dict.fromkeys(values))
-    return different[0] if len(different) == 1 else " / ".join(map(str, different))
+    found = list(dict.fromkeys(values))
+    return found[0] if len(found) == 1 else " / ".join(map(str, found))
 
 
 def _spread(values: list[float]) -> dict[str, float]:

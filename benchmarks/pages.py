@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+import suite_figures
+import suite_text
 
 from torchdnc.bench import PARTS, describe
 from torchdnc.training.checkpoint import write_atomically
@@ -42,27 +47,54 @@ SCORES = {
 
 def publish(name: str, record: dict[str, Any]) -> None:
     """Writes results/NAME.json, then the page from all of them."""
-    RESULTS.mkdir(exist_ok=True)
-    write_atomically(RESULTS / f"{name}.json", json.dumps(record, indent=2).encode() + b"\n")
-    write()
+    with locked(RESULTS):
+        save(RESULTS / f"{name}.json", record)
+        write()
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Makes the folder and waits until nobody else publishes in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+def save(path: Path, record: dict[str, Any]) -> None:
+    """Writes a record."""
+    write_atomically(path, json.dumps(record, indent=2).encode() + b"\n")
 
 
 def write() -> None:
     """Writes the page."""
-    learned, measured, soaked = {}, {}, []
+    learned, compared, measured, soaked = {}, {}, {}, []
     for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text())
         if record.get("part") in PARTS:
             measured[record["part"]] = _speed(record)
         elif "mismatches" in record:
             soaked = [SOAK, *_soak(record)]
+        elif "suite" in record:
+            compared[record["suite"]] = "\n".join(suite_text.describe(record))
         elif "recipe" in record:
             learned[path.stem] = "\n".join(_learning(path.stem, record))
         else:
             raise ValueError(f"{path} must be written by torchdnc bench or a script in benchmarks, and is by none")
     speed = [measured[part] for part in PARTS if part in measured]
-    sections = [HEAD, *learned.values(), *soaked, *([SPEED] if speed else []), *speed]
+    sections = [HEAD, *learned.values(), *_suite(compared), *soaked, *([SPEED] if speed else []), *speed]
     write_atomically(PAGE, "\n".join(sections).encode())
+
+
+def _suite(compared: dict[str, str]) -> Iterator[str]:
+    """The sections of benchmarks/suite.py, with its figures; the rates that it took come last."""
+    if compared:
+        yield suite_text.HEAD
+        yield from (_shown(RESULTS / name, title) for name, title in suite_figures.TITLES.items())
+        yield from (compared[name] for name in sorted(compared, key=lambda name: (name == "rates", name)))
 
 
 def _learning(name: str, record: dict[str, Any]) -> Iterator[str]:
@@ -89,7 +121,7 @@ def _columns(record: dict[str, Any]) -> list[tuple[str, str]]:
     """Tests and their scores, of whichever seeds have them."""
     goal = record["recipe"]["goal"]["metric"]
     scored = ((test, score) for run in record["runs"] for test, scores in run["tests"].items() for score in scores)
-    return list(dict.fromkeys((test, score) for test, score in scored if _shown(score, goal)))
+    return list(dict.fromkeys((test, score) for test, score in scored if _counts(score, goal)))
 
 
 def _outcome(run: dict[str, Any]) -> tuple[object, ...]:
@@ -103,7 +135,7 @@ def _goal(record: dict[str, Any]) -> str:
     return f"Goal: {goal['metric']} at most {goal['at_most']}."
 
 
-def _shown(score: str, goal: str) -> bool:
+def _counts(score: str, goal: str) -> bool:
     return score in (goal, "perfect") or score.startswith("error/")
 
 
@@ -130,9 +162,12 @@ def _soak(record: dict[str, Any]) -> Iterator[str]:
 
 def _speed(record: dict[str, Any]) -> str:
     part = record["part"]
-    figure = RESULTS / f"{part}.png"
-    shown = f"![{PARTS[part].title}]({os.path.relpath(figure, PAGE.parent)})\n\n" if figure.exists() else ""
-    return f"### {PARTS[part].title}\n\n{describe(record)}\n\n{shown}"
+    return f"### {PARTS[part].title}\n\n{describe(record)}\n\n{_shown(RESULTS / f'{part}.png', PARTS[part].title)}"
+
+
+def _shown(figure: Path, title: str) -> str:
+    """A figure, if it was drawn."""
+    return f"![{title}]({os.path.relpath(figure, PAGE.parent)})\n\n" if figure.exists() else ""
 
 
 def _row(*cells: object) -> str:

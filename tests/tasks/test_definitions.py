@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,28 @@ def test_repeat_count_has_mean_0_and_variance_1():
     assert counts.mean().abs() < 5 / math.sqrt(20000)
     assert (counts.var() - 1).abs() < 0.05
     assert_uniform((batch.lengths - 2 - 1).tolist(), 1, 10)
+
+
+def test_more_repeats_are_told_on_the_scale_of_training():
+    trained = RepeatCopy(bits=2, min_length=1, max_length=4, min_repeats=1, max_repeats=10)
+    scale = np.arange(1, 11)
+    for task in (trained.with_repeats(17), trained.with_length(3).with_repeats(4).with_repeats(17)):
+        batch = task.sample(5, seed=0, step=0)
+        for row in range(5):
+            inputs, targets, mask = row_of(batch, row)
+            count = [vector[2] for vector in inputs].index(1)
+            assert len(inputs) == count * 18 + 2
+            assert inputs[count][3] == pytest.approx((17 - scale.mean()) / scale.std())
+            assert answer(targets, mask) == [(*vector[:2], 0) for vector in inputs[:count]] * 17 + [(0, 0, 1)]
+    assert (
+        replace(trained.with_repeats(4), min_repeats=1, max_repeats=10)
+        .sample(5, seed=0, step=0)
+        .inputs.equal(trained.sample(5, seed=0, step=0).inputs)
+    )
+    with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
+        trained.with_repeats(0)
+    with pytest.raises(ValueError, match="scaled_from must be at most scaled_to, got scaled_from 3 and scaled_to 2"):
+        RepeatCopy(scaled_over=(3, 2))
 
 
 def test_associative_recall():

@@ -41,11 +41,15 @@ class RepeatCopy(BitTask):
     """Fewest repeats."""
     max_repeats: int = 10
     """Most repeats; each row's number is drawn uniformly."""
+    scaled_over: tuple[int, int] | None = None
+    """Range of repeats that the mean and the deviation of their channel are of (None: of the repeats drawn)."""
 
     def __post_init__(self) -> None:
         check_size("bits", self.bits)
         check_range(1, min_length=self.min_length, max_length=self.max_length)
         check_range(1, min_repeats=self.min_repeats, max_repeats=self.max_repeats)
+        if self.scaled_over is not None:
+            check_range(1, scaled_from=self.scaled_over[0], scaled_to=self.scaled_over[1])
 
     @property
     def channels(self) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -71,11 +75,21 @@ class RepeatCopy(BitTask):
         return as_batch(inputs, targets, mask, lengths)
 
     def _normalised(self, repeats: np.ndarray) -> np.ndarray:
-        count = self.max_repeats - self.min_repeats + 1
+        least, most = self._scale
+        count = most - least + 1
         # 0.5 is the deviation of two numbers; that of one number, 0, would divide 0 by 0.
         deviation = max(math.sqrt((count**2 - 1) / 12), 0.5)
-        return np.asarray((repeats - (self.min_repeats + self.max_repeats) / 2) / deviation)
+        return np.asarray((repeats - (least + most) / 2) / deviation)
+
+    @property
+    def _scale(self) -> tuple[int, int]:
+        return self.scaled_over or (self.min_repeats, self.max_repeats)
 
     def with_length(self, length: int) -> Self:
         check_size("length", length)
         return replace(self, min_length=length, max_length=length)
+
+    def with_repeats(self, repeats: int) -> Self:
+        """The same task with exactly this many repeats, told to the model on the scale that it knows."""
+        check_size("repeats", repeats)
+        return replace(self, min_repeats=repeats, max_repeats=repeats, scaled_over=self._scale)
