@@ -45,9 +45,10 @@ def run(name: str, minutes: float, seeds: int | None, results: Path, commit: str
     experiment, folder = ALL[name], _runs(minutes) / name
     for contender in experiment.contenders:
         config = experiment.config(contender, minutes)
-        _check_same(config, folder / contender)
+        count = seeds or experiment.seeds
+        _check_same(config, count, folder / contender)
         learning.compile_kernels(config)
-        learning.train_all(config, folder / contender, seeds or experiment.seeds, commit)
+        learning.train_all(config, folder / contender, count, commit)
     publish(name, record(name, minutes, commit), results)
 
 
@@ -55,9 +56,10 @@ def _runs(minutes: float) -> Path:
     return learning.RUNS / f"suite-{minutes:.3g}"
 
 
-def _check_same(config: RunConfig, folder: Path) -> None:
-    if (folder / SEEDS).exists() and read_seeds(folder)[0] != config:
-        sys.exit(f"{folder} holds runs of other settings: delete it to train anew")
+def _check_same(config: RunConfig, seeds: int, folder: Path) -> None:
+    """Leaves the program if the runs in a folder are not what is to be trained."""
+    if (folder / SEEDS).exists() and read_seeds(folder)[:2] != (config, seeds):
+        sys.exit(f"{folder} holds runs of other settings or seeds: delete it to train anew")
 
 
 def record(name: str, minutes: float, commit: str) -> dict[str, Any]:
@@ -150,12 +152,14 @@ def publish(name: str, record: dict[str, Any], results: Path) -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("names", nargs="*", metavar="TASK", help=f"{', '.join(ALL)} (none: all but rates)")
-    parser.add_argument("--minutes", type=float, help=f"bound on every run ({MINUTES:g})")
-    parser.add_argument(
+    bound = parser.add_mutually_exclusive_group()
+    bound.add_argument("--minutes", type=float, default=MINUTES, help=f"bound on every run ({MINUTES:g})")
+    bound.add_argument(
         "--quick", action="store_true", help=f"a look: 5 s a run, one seed, results in {QUICK.relative_to(pages.ROOT)}"
     )
     given = parser.parse_args()
-    given.minutes = given.minutes or (QUICK_MINUTES if given.quick else MINUTES)
+    if given.quick:
+        given.minutes = QUICK_MINUTES
     if not 0 < given.minutes < math.inf:
         parser.error(f"--minutes must be a finite number above 0, got {given.minutes}")
     for name in given.names:

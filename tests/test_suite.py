@@ -208,9 +208,13 @@ def test_runs_are_gone_on_with_and_not_repeated(tiny: Any, tmp_path: Path) -> No
 def test_a_variant_whose_settings_changed_is_not_mixed_with_its_old_runs(tiny: Any, plan: Any) -> None:
     change(tiny, seeds=1, contenders={"dnc": plan.Contender("dnc", 1e-3)})
     run(tiny)
-    change(tiny, contenders={"dnc": plan.Contender("dnc", 1e-3, {"bypass_dropout": 0.5})})
-    with pytest.raises(SystemExit, match=r"tiny/dnc holds runs of other settings: delete it to train anew$"):
-        run(tiny)
+    other = {"dnc": plan.Contender("dnc", 1e-3, {"bypass_dropout": 0.5})}
+    for changes in ({"seeds": 2}, {"seeds": 1, "contenders": other}):
+        change(tiny, **changes)
+        with pytest.raises(
+            SystemExit, match=r"tiny/dnc holds runs of other settings or seeds: delete it to train anew$"
+        ):
+            run(tiny)
 
 
 def test_a_run_out_of_time_is_not_solved(tiny: Any, tmp_path: Path) -> None:
@@ -281,6 +285,7 @@ def test_a_quick_look_leaves_published_results_alone(tiny: Any, tmp_path: Path) 
             "TASK must be one of copy, repeat-copy, associative-recall, ngrams, priority-sort, rates, got juggle",
         ),
         (["copy", "--minutes", "-1"], "--minutes must be a finite number above 0, got -1.0"),
+        (["copy", "--minutes", "2", "--quick"], "argument --quick: not allowed with argument --minutes"),
         (["copy", "--minutes", "nan"], "--minutes must be a finite number above 0, got nan"),
     ],
 )
