@@ -18,6 +18,8 @@ from torchdnc.training.checkpoint import write_atomically
 LEARNING, CURVES = "suite-learning.png", "suite-generalisation.png"
 TITLES = {LEARNING: "Bits per sequence while training", CURVES: "Bits per sequence by length"}
 COLOURS = {"lstm": "C7", "super-lstm": "C8", "ntm": "C1", "dnc": "C0", "dnc-variant": "C3"}
+LEGEND_WIDTH = 1.5
+"""Inches of a name."""
 FLOOR = 0.01
 """Fewer bits than this are drawn as this: the axis is logarithmic."""
 
@@ -101,7 +103,8 @@ def _png(whole: Any, records: list[dict[str, Any]], label: str) -> bytes:
 
     names = dict.fromkeys(name for record in records for name in record["models"])
     lines = [Line2D([], [], color=COLOURS[name], label=name) for name in names]
-    whole.legend(handles=lines, loc="outside upper center", ncols=len(lines))
+    abreast = min(len(lines), int(whole.get_figwidth() / LEGEND_WIDTH))
+    whole.legend(handles=lines, loc="outside upper center", ncols=abreast)
     whole.supylabel(label)
     for panel in whole.axes:
         panel.grid(alpha=0.3)
