@@ -97,8 +97,8 @@ EXPERIMENTS = {
     "associative-recall": Experiment(
         "associative-recall", 5, 0.1, curves={"items": Curve(lambda task, n: task.with_length(n), (6, 10, 15, 20), 6)}
     ),
-    # As good as the paper's NTM after a million sequences.
-    "ngrams": Experiment("ngrams", 3, 133.5),
+    # As good as the paper's NTM after a million sequences; its 133.5 bits include the first 5, a bit each.
+    "ngrams": Experiment("ngrams", 3, 128.5),
     "priority-sort": Experiment("priority-sort", 3, 20.0),
 }
 RATES = {
