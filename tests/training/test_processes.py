@@ -29,9 +29,9 @@ from torchdnc.training.seeds import train_seeds
 
 MODEL = cast(DNCModel, tiny().model)
 
-TIME_LIMIT = 120
+TIME_LIMIT = 300
 """Seconds: many times what any of it takes."""
-SOON = 20
+SOON = 30
 """Seconds in which the others notice that a process is gone: seconds, or less than one on a machine that is free."""
 
 
