@@ -50,10 +50,11 @@ def interface_size(word_size: int, read_heads: int, options: MemoryOptions = PAP
     if options.links == "none":
         modes = 0
     masks = (read_heads + 1) * word_size if options.masking else 0
+    sharpness = 2 * read_heads if options.sharpness else 0
     write_key, write_strength, erase, write_vector = word_size, 1, word_size, word_size
     free_gates, alloc_gate, write_gate = read_heads, 1, 1
     reading = keys + strengths + free_gates + modes
-    return reading + write_key + write_strength + erase + write_vector + alloc_gate + write_gate + masks
+    return reading + write_key + write_strength + erase + write_vector + alloc_gate + write_gate + masks + sharpness
 
 
 def split_interface(
@@ -76,6 +77,8 @@ def split_interface(
         del layout["read_modes"]
     if options.masking:
         layout |= {"read_masks": (R, W), "write_mask": (W,)}
+    if options.sharpness:
+        layout |= {"forward_sharpness": (R,), "backward_sharpness": (R,)}
     parts, start = {}, 0
     for name, shape in layout.items():
         end = start + int(np.prod(shape))
@@ -89,6 +92,8 @@ def split_interface(
         parts[name] = sigmoid(parts[name])
     if options.links != "none":
         parts["read_modes"] = np.array([[softmax(head) for head in row] for row in parts["read_modes"]])
+    for name in ("forward_sharpness", "backward_sharpness") if options.sharpness else ():
+        parts[name] = oneplus(parts[name])
     for name in ("read_masks", "write_mask") if options.masking else ():
         parts[name] = sigmoid(parts[name]) * (1 - options.mask_floor) + options.mask_floor
     return parts
@@ -199,6 +204,23 @@ def directional_weights(link: Array, read_weights_prev: Array) -> tuple[Array, A
     return forward, backward
 
 
+def sharpen_directional(weights: Array, sharpness: Array, written: Array | None = None) -> Array:
+    written = np.ones((len(weights), weights.shape[-1])) if written is None else written
+    return _sharpen_directional(weights, sharpness, written)
+
+
+@rowwise
+def _sharpen_directional(weights: Array, sharpness: Array, written: Array) -> Array:
+    sharp = np.zeros_like(weights)
+    slots = [i for i in range(len(written)) if written[i] == 1]
+    for r, d in enumerate(weights):
+        largest = max((d[i] + EPSILON for i in slots), default=1.0)
+        powers = [((d[i] + EPSILON) / largest) ** sharpness[r] for i in slots]
+        for i, power in zip(slots, powers, strict=True):
+            sharp[r, i] = power / sum(powers)
+    return sharp
+
+
 @rowwise
 def read_weights(backward: Array, content: Array, forward: Array, read_modes: Array) -> Array:
     return np.array([pi[0] * backward[r] + pi[1] * content[r] + pi[2] * forward[r] for r, pi in enumerate(read_modes)])
@@ -238,5 +260,8 @@ def access(
         new["link"] = link(prev["link"], prev["precedence"], new["write_weights"])
         new["precedence"] = precedence(prev["precedence"], new["write_weights"])
         forward, backward = directional_weights(new["link"], prev["read_weights"])
+        if options.sharpness:
+            forward = sharpen_directional(forward, xi["forward_sharpness"], new.get("written"))
+            backward = sharpen_directional(backward, xi["backward_sharpness"], new.get("written"))
         new["read_weights"] = read_weights(backward, content, forward, xi["read_modes"])
     return read_words(new["memory"], new["read_weights"]), {name: new[name] for name in state}

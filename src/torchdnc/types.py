@@ -71,13 +71,17 @@ class MemoryOptions:
     """Every content look-up says which parts of a word it compares (DNC-M)."""
     mask_floor: float = 0.0
     """The least that a look-up's mask lets through, in [0, 1)."""
+    sharpness: bool = False
+    """Every head says how sharply it follows links forward and backward (DNC-S)."""
 
     def __post_init__(self) -> None:
-        for name in ("usage_gradient", "skip_unwritten", "deallocation", "masking"):
+        for name in ("usage_gradient", "skip_unwritten", "deallocation", "masking", "sharpness"):
             check_type(name, getattr(self, name), bool)
         check_share("mask_floor", self.mask_floor)
         if self.mask_floor and not self.masking:
             raise ValueError(f"mask_floor belongs to masking=True, got {self.mask_floor} with masking=False")
+        if self.sharpness and self.links == "none":
+            raise ValueError("sharpness=True needs links to follow, got links='none'")
         check_choice("links", self.links, ("full", "detached", "none"))
 
 
@@ -213,7 +217,7 @@ class Interface(NamedTuple):
     erase [B, W] in [0, 1]; write_vector [B, W]; free_gates [B, R], alloc_gate [B], write_gate [B] in [0, 1];
     read_modes [B, R, 3], on the simplex: backward, content, forward; () with `links="none"`.
     Parts behind these are () unless an option needs them: read_masks [B, R, W] and write_mask [B, W] in
-    [mask_floor, 1] (`masking`).
+    [mask_floor, 1] (`masking`); forward_sharpness and backward_sharpness [B, R] in [1, inf) (`sharpness`).
     """
 
     read_keys: HeadWords
@@ -228,6 +232,8 @@ class Interface(NamedTuple):
     read_modes: ReadModes
     read_masks: HeadWords = UNUSED
     write_mask: Word = UNUSED
+    forward_sharpness: HeadScalars = UNUSED
+    backward_sharpness: HeadScalars = UNUSED
 
 
 def _register(state_type: type[Any]) -> None:

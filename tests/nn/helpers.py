@@ -20,6 +20,9 @@ EXACT = 1e-9
 """What "equal" means in the contract: to rounding, in float64."""
 
 
+ALL_OPTIONS = MemoryOptions(skip_unwritten=True, deallocation=True, masking=True, mask_floor=0.1, sharpness=True)
+
+
 class OwnController(nn.Module):
     """A user's controller: a GRU, whose state is a dictionary."""
 
@@ -86,9 +89,9 @@ MODELS: dict[str, Callable[..., Recurrent]] = {
     "features": partial(make_dnc, output_size=None, num_layers=2, read_heads=3),
     "normed": partial(make_dnc, num_layers=2, read_heads=3, interface_norm=True),
     "clipped": partial(make_dnc, num_layers=2, activation_gradient_clip=0.1),
-    "unwritten slots skipped": partial(make_dnc, options=MemoryOptions(skip_unwritten=True)),
-    "links detached": partial(make_dnc, options=MemoryOptions(links="detached")),
-    "no links": partial(make_dnc, read_heads=2, options=MemoryOptions(links="none")),
+    "links detached": partial(make_dnc, options=MemoryOptions(links="detached", usage_gradient=False)),
+    "no links": partial(make_dnc, read_heads=2, options=MemoryOptions(links="none", skip_unwritten=True)),
+    "all options": partial(make_dnc, read_heads=2, options=ALL_OPTIONS),
     "ntm": make_ntm,
     "ntm of many heads": partial(
         make_ntm, read_heads=2, write_heads=3, shift_range=2, num_layers=2, controller="feedforward"

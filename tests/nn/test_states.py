@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from tests.conftest import assert_close
 from tests.nn.helpers import (
+    ALL_OPTIONS,
     EXACT,
     HIDDEN,
     INPUTS,
@@ -159,7 +160,12 @@ def shrunk(state, memory_size):
     return MemoryState(**{name: torch.stack(rows) if rows else UNUSED for name, rows in smaller.items()})
 
 
-MEMORIES = [{}, {"num_layers": 2, "read_heads": 3}, {"options": MemoryOptions(skip_unwritten=True, links="none")}]
+MEMORIES = [
+    {},
+    {"num_layers": 2, "read_heads": 3},
+    {"options": ALL_OPTIONS},
+    {"options": MemoryOptions(skip_unwritten=True, links="none")},
+]
 
 
 @pytest.mark.parametrize(("memory_size", "by_hand"), [(9, grown), (SLOTS, grown), (4, shrunk), (1, shrunk)])

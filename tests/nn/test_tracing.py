@@ -13,8 +13,8 @@ SHARED = """
 """
 
 COMPILE = """
-    deep = make_dnc(num_layers=2, read_heads=2, activation_gradient_clip=0.1)
-    for model in (deep, make_dnc(controller="feedforward"), make_dnc_with_own_controller(), make_lstm()):
+    deep, optional = make_dnc(num_layers=2, read_heads=2, activation_gradient_clip=0.1), make_dnc(options=ALL_OPTIONS)
+    for model in (deep, make_dnc(controller="feedforward"), make_dnc_with_own_controller(), optional, make_lstm()):
         compiled = torch.compile(model.step, fullgraph=True, backend="aot_eager")
 
         def steps(step):
@@ -44,8 +44,8 @@ EXPORT = """
         def forward(self, step_input, state):
             return self.model.step(step_input, state)
 
-    deep = make_dnc(num_layers=2, read_heads=2)
-    for model in (deep, make_dnc(controller="feedforward"), make_dnc_with_own_controller(), make_lstm()):
+    deep, optional = make_dnc(num_layers=2, read_heads=2), make_dnc(options=ALL_OPTIONS)
+    for model in (deep, make_dnc(controller="feedforward"), make_dnc_with_own_controller(), optional, make_lstm()):
         given = random(2, INPUTS), reached_state(model, 2)
         any_batch = pytree.tree_map(lambda leaf: {0: torch.export.Dim.DYNAMIC}, given)
         exported = torch.export.export(Step(model), given, dynamic_shapes=any_batch).module()

@@ -42,6 +42,7 @@ def interface_fields(options: MemoryOptions = PAPER) -> tuple[str, ...]:
     """The parts of the interface that there are under these options."""
     unused = {"read_modes"} if options.links == "none" else set()
     unused |= set() if options.masking else {"read_masks", "write_mask"}
+    unused |= set() if options.sharpness else {"forward_sharpness", "backward_sharpness"}
     return tuple(name for name in Interface._fields if name not in unused)
 
 
@@ -113,6 +114,8 @@ OPTIONS = {
     "no links": MemoryOptions(links="none"),
     "deallocation": MemoryOptions(deallocation=True),
     "masking": MemoryOptions(masking=True),
+    "sharpness": MemoryOptions(sharpness=True),
+    "all options": MemoryOptions(skip_unwritten=True, deallocation=True, masking=True, mask_floor=0.1, sharpness=True),
     "floored masks, no links, unwritten slots skipped": MemoryOptions(
         masking=True, mask_floor=0.1, links="none", skip_unwritten=True
     ),
@@ -153,6 +156,8 @@ VARIANTS = [
     _masked_case("write_key", "write_strength", "write_mask", note=" of one head"),
     _case("written", "written", "write_weights"),
     _case("deallocate", "memory", "retention"),
+    _case("sharpen_directional", "forward", "forward_sharpness"),
+    _case("sharpen_directional", "forward", "forward_sharpness", "looked_at", note=" of written slots"),
     *(make(options, f", {name}") for name, options in OPTIONS.items() for make in (split_case, access_case)),
 ]
 """What an option changes."""
@@ -197,6 +202,8 @@ def ordinary(sizes: Sizes, seed: int = 0) -> Values:
         "backward": weighting(B, R, N),
         "read_content": weighting(B, R, N),
         "forward": weighting(B, R, N),
+        "forward_sharpness": 1 + random.exponential(1, (B, R)),
+        "backward_sharpness": 1 + random.exponential(1, (B, R)),
         "read_masks": random.uniform(size=(B, R, W)),
         "write_mask": random.uniform(size=(B, W)),
         "longest_interface": random.normal(0, 3, (B, longest)),
@@ -218,6 +225,8 @@ def edges(sizes: Sizes, seed: int = 0) -> Values:
     values["usage"][values["usage"] == values["usage"].max(-1, keepdims=True)] = 1
     values["retention"][:, -1] = 0
     values["looked_at"][0] = 0
+    values["forward_sharpness"][:] = 1
+    values["backward"][:, 0] = values["forward"][:, -1] = 0
     values["read_masks"][:, -1] = 0
     values["write_mask"][:, 0] = 1
     # The slot that is freed, and therefore written to: gradients do not jump there.
@@ -254,7 +263,7 @@ def tied(sizes: Sizes, seed: int = 0) -> Values:
 def saturated(sizes: Sizes, seed: int = 0) -> Values:
     """Strengths of 1e4, gates at their ends, weightings and read modes all in one place."""
     values = ordinary(sizes, seed)
-    for name in ("read_strengths", "write_strength"):
+    for name in ("read_strengths", "write_strength", "forward_sharpness", "backward_sharpness"):
         values[name][:] = 1e4
     for name in ("erase", "free_gates", "write_gate", "retention"):
         values[name][:] = 1

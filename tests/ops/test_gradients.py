@@ -25,10 +25,17 @@ def least_gap(values):
     return min(np.diff(np.sort(usage, -1)).min() for usage in (values["usage"], stepped))
 
 
+def bends_too_much(case, kind, check):
+    """Where a link's weight is 0 sharpness bends within 1e-6: `test_links.py` has its second derivatives there."""
+    return "forward_sharpness" in case.arguments and kind is edges and check is gradgradcheck
+
+
 @by_name
 @pytest.mark.parametrize("kind", [ordinary, edges])
 @pytest.mark.parametrize("check", [gradcheck, gradgradcheck])
 def test_derivatives_are_those_of_finite_differences(case, kind, check):
+    if bends_too_much(case, kind, check):
+        pytest.skip("no finite step is small enough")
     values = kind(Sizes(1, 4, 2, 2), seed=1)
     assert least_gap(values) > LEAST_GAP
     torch.manual_seed(0)  # gradgradcheck draws the cotangents

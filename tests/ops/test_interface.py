@@ -47,11 +47,12 @@ def test_sizes_with_options_are_those_of_their_papers(word_size, read_heads):
     W, R = word_size, read_heads
     assert interface_size(W, R, MemoryOptions(links="none")) == (3 + R) * W + 2 * R + 3
     assert interface_size(W, R, MemoryOptions(masking=True)) == interface_size(W, R) + (R + 1) * W
+    assert interface_size(W, R, MemoryOptions(sharpness=True)) == interface_size(W, R) + 2 * R
 
 
 def test_parts_of_options_lie_behind_the_papers():
-    """With W = 2 and R = 2: the paper's 23 numbers, 4 and 2 of masks."""
-    options = MemoryOptions(masking=True, mask_floor=0.2)
+    """With W = 2 and R = 2: the paper's 23 numbers, 4 and 2 of masks, 2 and 2 of sharpness."""
+    options = MemoryOptions(masking=True, mask_floor=0.2, sharpness=True)
     vector = torch.arange(interface_size(2, 2, options), dtype=torch.float64) / 23
     parts, papers = split_interface(vector, 2, 2, options), split_interface(vector[:23], 2, 2)
     for name, part in papers._asdict().items():
@@ -60,6 +61,8 @@ def test_parts_of_options_lie_behind_the_papers():
     gates = 1 / (1 + (-vector).exp())
     assert_close(parts.read_masks, 0.2 + 0.8 * gates[23:27].view(2, 2))
     assert_close(parts.write_mask, 0.2 + 0.8 * gates[27:29])
+    assert_close(parts.forward_sharpness, oneplus(vector[29:31]))
+    assert_close(parts.backward_sharpness, oneplus(vector[31:33]))
 
 
 def test_oneplus_is_right_to_the_last_digits():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch.utils import _pytree as pytree
 
 from tests.conftest import assert_close
-from tests.ops.inputs import Sizes, double, ordinary, state_of
+from tests.ops.inputs import OPTIONS, Sizes, double, ordinary, state_of
 from torchdnc import MemoryOptions
 from torchdnc.ops import access, allocation_weights, interface_size, split_interface
 from torchdnc.types import MemoryState
@@ -49,6 +49,32 @@ def interfaces(draw, scales=(0.5, 3.0, 40.0)):
     shape = (draw(st.integers(1, 8)), sizes.B, interface_size(sizes.W, sizes.R))
     vectors = torch.randn(shape, dtype=torch.float64, generator=generator)
     return sizes, vectors * draw(st.sampled_from(scales))
+
+
+@given(
+    st.sampled_from([*OPTIONS.values()]), st.sampled_from([0.5, 3.0, 40.0]), st.integers(1, 6), st.integers(0, 2**20)
+)
+@settings(max_examples=100)
+def test_with_options_too_weightings_sum_to_at_most_1_and_usage_is_from_0_to_1(options, scale, steps, seed):
+    sizes = Sizes(2, 5, 3, 2)
+    generator = torch.Generator().manual_seed(seed)
+    state: MemoryState = state_of(
+        {name: torch.zeros_like(value) for name, value in given_values(sizes).items()}, options
+    )
+    for _ in range(steps):
+        vector = scale * torch.randn(2, interface_size(3, 2, options), dtype=torch.float64, generator=generator)
+        words, state = access(split_interface(vector, 3, 2, options), state, options)
+        assert torch.isfinite(words).all()
+        for weights in (state.write_weights, state.read_weights):
+            assert_weighting(weights)
+        assert ((state.usage >= -ROUNDING) & (state.usage <= 1 + ROUNDING)).all()
+        if options.links != "none":
+            assert_weighting(state.precedence)
+            assert_weighting(state.link)
+            assert_weighting(state.link.transpose(-1, -2))
+        if options.skip_unwritten:
+            assert ((state.written == 0) | (state.written == 1)).all()
+            assert not state.read_weights.masked_select((state.written == 0).unsqueeze(1)).any()
 
 
 @st.composite
@@ -147,9 +173,13 @@ def test_deallocation_empties_what_is_freed(roll):
         assert_close(after.memory, before.memory * (1 - on_one).unsqueeze(-1) * erased + added)
 
 
+def given_values(sizes):
+    return {name: double(value) for name, value in ordinary(sizes).items()}
+
+
 def untied(sizes):
     """A state in which no two usages are the same."""
-    return state_of({name: double(value) for name, value in ordinary(sizes).items()})
+    return state_of(given_values(sizes))
 
 
 def assume_no_ties(states):

@@ -126,6 +126,8 @@ def test_without_links_a_memory_is_the_papers_with_all_its_heads_on_content():
         ({"masking": True, "mask_floor": 1.0}, ValueError, "mask_floor must be at least 0 and less than 1, got 1.0"),
         ({"masking": True, "mask_floor": "a"}, TypeError, "mask_floor must be a number, got 'a'"),
         ({"mask_floor": 0.1}, ValueError, "mask_floor belongs to masking=True, got 0.1 with masking=False"),
+        ({"sharpness": 2.0}, TypeError, "sharpness must be of type bool, got float"),
+        ({"sharpness": True, "links": "none"}, ValueError, "sharpness=True needs links to follow, got links='none'"),
         ({"links": "some"}, ValueError, "links must be one of 'full', 'detached', 'none', got 'some'"),
     ],
 )

@@ -6,9 +6,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils import _pytree as pytree
 
 from tests.conftest import assert_close
-from tests.nn.helpers import INPUTS, make_dnc, random
+from tests.nn.helpers import ALL_OPTIONS, INPUTS, make_dnc, random
 from tests.ops.inputs import double
 from torchdnc import MemoryOptions, MemoryState
 from torchdnc.ops import access, content_weights, interface_size, split_interface, written
@@ -36,11 +37,11 @@ def roll_out(interfaces, slots, options=SKIPPED):
     return torch.stack(words), state
 
 
-def drawn(scale, steps, batch=1, seed=0, dtype=torch.float64):
+def drawn(scale, steps, batch=1, seed=0, dtype=torch.float64, options=SKIPPED):
     """Random interfaces; at the largest scale every gate and mode is at an end of its range."""
     generator = torch.Generator().manual_seed(seed)
-    vectors = scale * torch.randn(steps, batch, interface_size(W, R), dtype=torch.float64, generator=generator)
-    return [split_interface(vector.to(dtype), W, R) for vector in vectors]
+    vectors = scale * torch.randn(steps, batch, interface_size(W, R, options), dtype=torch.float64, generator=generator)
+    return [split_interface(vector.to(dtype), W, R, options) for vector in vectors]
 
 
 def trained(scale, steps, dtype=torch.float64):
@@ -63,7 +64,7 @@ def trained(scale, steps, dtype=torch.float64):
             write_gate=1 - shut if writing else shut,
             read_modes=torch.tensor([[[0.0, 1.0, 0.0], [0.1, 0.1, 0.8]]]),
         )
-        return Interface(*[part.to(dtype) for part in values])
+        return pytree.tree_map(lambda part: part.to(dtype), values)
 
     return [at(step) for step in range(steps)]
 
@@ -99,10 +100,11 @@ def test_otherwise_they_do_not(interfaces, scale):
 )
 @settings(max_examples=100)
 def test_more_slots_than_steps_change_nothing(steps, extra, scale, batch, seed):
-    """So that one is left that was never written to."""
-    interfaces = drawn(scale, steps, batch, seed % 2**32)
-    words, _ = roll_out(interfaces, steps + 1)
-    assert_close(roll_out(interfaces, steps + 1 + extra)[0], words, 1e-9)
+    """So that one is left that was never written to. The options change nothing about that."""
+    for options in (SKIPPED, ALL_OPTIONS):
+        interfaces = drawn(scale, steps, batch, seed % 2**32, options=options)
+        words, _ = roll_out(interfaces, steps + 1, options)
+        assert_close(roll_out(interfaces, steps + 1 + extra, options)[0], words, 1e-9)
 
 
 @torch.no_grad()

@@ -25,7 +25,7 @@ from torchdnc.training import (
 )
 from torchdnc.training.plain import to_toml
 
-OPTIONS = MemoryOptions(usage_gradient=False, skip_unwritten=True)
+OPTIONS = MemoryOptions(usage_gradient=False, masking=True, mask_floor=0.1, links="detached")
 CONFIGS = [
     replace(TINY, model=DNCModel(options=OPTIONS)),
     RunConfig(RepeatCopy(), LSTMModel(num_layers=2), goal=Goal("wrong_bits", 1e-5), max_minutes=0.5),
@@ -80,6 +80,7 @@ def test_toml_of_known_data() -> None:
         (PLAIN | {"optimizer": {"name": "sgd"}}, "optimizer.name must be one of 'rmsprop', 'adam', got 'sgd'"),
         (PLAIN | {"model": {"kind": "dnc", "options": {"linkz": 3}}}, "model.options has no option 'linkz'"),
         (PLAIN | {"model": {"kind": "dnc", "options": {"skip_unwritten": 1}}}, "skip_unwritten must be true or false"),
+        (PLAIN | {"model": {"kind": "dnc", "options": {"sharpness": True, "links": "none"}}}, "needs links to follow"),
         (PLAIN | {"optimizer": 3}, "optimizer must be Optimizer, got 3"),
         (PLAIN | {"optimizer": {"name": "adam", "momentum": 0.9}}, 'momentum belongs to "rmsprop", got 0.9'),
         (PLAIN | {"optimizer": {"name": "adam", "decay": 0.9}}, 'decay belongs to "rmsprop", got 0.9'),

@@ -4,7 +4,7 @@ from torchdnc.ops.access import access
 from torchdnc.ops.allocation import allocation_weights, retention, usage
 from torchdnc.ops.content import content_weights, slot_softmax
 from torchdnc.ops.interface import interface_size, oneplus, split_interface
-from torchdnc.ops.links import directional_weights, link, precedence
+from torchdnc.ops.links import directional_weights, link, precedence, sharpen_directional
 from torchdnc.ops.location import interpolate, sharpen, shift
 from torchdnc.ops.reading import read_weights, read_words
 from torchdnc.ops.writing import deallocate, erase_and_write, write_weights, written
@@ -25,6 +25,7 @@ __all__ = [
     "read_words",
     "retention",
     "sharpen",
+    "sharpen_directional",
     "shift",
     "slot_softmax",
     "split_interface",

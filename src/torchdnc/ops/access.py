@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torchdnc.ops.allocation import allocation_weights, retention, usage
 from torchdnc.ops.content import content_weights
-from torchdnc.ops.links import directional_weights, link, precedence
+from torchdnc.ops.links import directional_weights, link, precedence, sharpen_directional
 from torchdnc.ops.reading import read_weights, read_words
 from torchdnc.ops.writing import deallocate, erase_and_write, write_weights, written
 from torchdnc.types import PAPER, UNUSED, HeadWords, Interface, Link, MemoryOptions, MemoryState, Weights
@@ -45,6 +45,9 @@ def access(
         recent = precedence(prev.precedence, written_at)
         links = _link(prev, written_at, options)
         forward, backward = directional_weights(links, prev.read_weights)
+        if options.sharpness:
+            forward = sharpen_directional(forward, xi.forward_sharpness, ever_written)
+            backward = sharpen_directional(backward, xi.backward_sharpness, ever_written)
         read_at = read_weights(backward, content, forward, xi.read_modes)
     state = MemoryState(memory, used, recent, links, written_at, read_at, ever_written)
     return read_words(memory, read_at), state

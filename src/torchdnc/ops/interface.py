@@ -30,12 +30,16 @@ def _layout(W: int, R: int, options: MemoryOptions) -> dict[str, int]:
         widths["read_modes"] = 3 * R
     if options.masking:
         widths |= {"read_masks": R * W, "write_mask": W}
+    if options.sharpness:
+        widths |= {"forward_sharpness": R, "backward_sharpness": R}
     return widths
 
 
 def interface_size(word_size: int, read_heads: int, options: MemoryOptions = PAPER) -> int:
-    """Width of the interface vector: W·R + 3W + 5R + 3, less 3R read modes with `links="none"`, and (R + 1)W masks with
-    `masking`."""
+    """Width of the interface vector: W·R + 3W + 5R + 3.
+
+    `links="none"` takes off 3R read modes, `masking` adds (R + 1)W, `sharpness` 2R.
+    """
     return sum(_layout(word_size, read_heads, options).values())
 
 
@@ -45,7 +49,8 @@ def split_interface(interface: Tensor, word_size: int, read_heads: int, options:
     ξ = [k^{r,1..R}; β^{r,1..R}; k^w; β^w; e; v; f^{1..R}; g^a; g^w; π^{1..R}], strengths by oneplus, gates
     and erase by the logistic function, read modes by a softmax over the three, keys and write vector as they
     are. With `links="none"` there is no π. Behind these come, of options that are on:
-    `masking`: [m^{r,1..R}; m^w], each the floor and the logistic function of what is left of 1.
+    `masking`: [m^{r,1..R}; m^w], by the logistic function times (1 − floor), plus the floor;
+    `sharpness`: [s_f^{1..R}; s_b^{1..R}], by oneplus.
 
     Args:
         interface: [..., interface_size(W, R, options)].
@@ -54,7 +59,7 @@ def split_interface(interface: Tensor, word_size: int, read_heads: int, options:
         options: departures from the paper.
     Raises:
         ValueError: the last dimension is of another size.
-    Source: Graves et al. 2016, Methods, "Interface parameters"; masks: Csordás & Schmidhuber 2019, section 3.1.
+    Source: Graves et al. 2016, Methods, "Interface parameters"; options: Csordás & Schmidhuber 2019, section 3.
     """
     W, R = word_size, read_heads
     widths = _layout(W, R, options)
@@ -83,4 +88,7 @@ def split_interface(interface: Tensor, word_size: int, read_heads: int, options:
         mask = lambda raw: options.mask_floor + (1 - options.mask_floor) * torch.sigmoid(raw)  # noqa: E731
         masks = mask(parts["read_masks"].unflatten(-1, (R, W)))
         xi = xi._replace(read_masks=masks, write_mask=mask(parts["write_mask"]))
+    if options.sharpness:
+        forward, backward = oneplus(parts["forward_sharpness"]), oneplus(parts["backward_sharpness"])
+        xi = xi._replace(forward_sharpness=forward, backward_sharpness=backward)
     return xi

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import torch
 
-from torchdnc.types import HeadWeights, Link, Weights
+from torchdnc.ops.content import slot_softmax
+from torchdnc.types import UNUSED, HeadScalars, HeadWeights, Link, Unused, Weights
+
+# Added to a weighting before it is raised to a power: where links lead nowhere there would be 0/0, and wherever a
+# weight is 0 the logarithm's gradient would be 1/0.
+SHARPNESS_EPSILON = 1e-6
 
 
 def precedence(precedence_prev: Weights, write_weights: Weights) -> Weights:
@@ -51,3 +56,22 @@ def directional_weights(link: Link, read_weights_prev: HeadWeights) -> tuple[Hea
     Source: Graves et al. 2016, Methods, "Temporal memory linkage".
     """
     return read_weights_prev @ link.transpose(-1, -2), read_weights_prev @ link
+
+
+def sharpen_directional(
+    weights: HeadWeights, sharpness: HeadScalars, written: Weights | Unused = UNUSED
+) -> HeadWeights:
+    """Undoes the blur of following links: S(d, s)[i] = (d[i] + ε)^s / Σ_j (d[j] + ε)^s, with ε = 1e-6.
+
+    Computed as softmax_i(s log(d[i] + ε)), which is the same and overflows nowhere. A weighting of zeros comes out
+    uniform.
+
+    Args:
+        weights: d, [B, R, N], forward or backward, of sum at most 1.
+        sharpness: s, [B, R] in [1, inf).
+        written: [B, N], 1 for slots that take part and 0 for others, which then stay at 0; () for all slots.
+    Returns:
+        [B, R, N], each weighting of sum 1, or 0 where no slot takes part.
+    Source: Csordás & Schmidhuber 2019, section 3.3.
+    """
+    return slot_softmax(sharpness.unsqueeze(-1) * (weights + SHARPNESS_EPSILON).log(), written)
