@@ -54,6 +54,8 @@ STUDIES = {
     "associative-recall": Study("associative-recall", 3),
     "babi-1": Study("babi-1", 1),
     "babi-1-4-6": Study("babi-1-4-6", 1),
+    "babi-best": Study("babi-best", 1),
+    "babi-lstm": Study("babi-lstm", 1),
 }
 
 

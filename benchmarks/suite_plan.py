@@ -9,6 +9,7 @@ from typing import Any
 from torchdnc.tasks import Task
 from torchdnc.training import Goal, Optimizer, RunConfig, find_recipe, load_recipe
 from torchdnc.training.matching import matched, of_kind
+from torchdnc.types import MemoryOptions
 
 MEMORY = {"memory_size": 128, "word_size": 20}
 """The NTM paper's, on every task."""
@@ -23,12 +24,14 @@ class Contender:
     settings: dict[str, Any] = field(default_factory=dict)
 
 
+VARIANT = MemoryOptions(skip_unwritten=True, deallocation=True)
 CONTENDERS = {
     "lstm": Contender("lstm", 3e-3),
     "super-lstm": Contender("super-lstm", 3e-3),
     "ntm": Contender("ntm", 3e-3),
     "dnc": Contender("dnc", 1e-2),
-    "dnc-variant": Contender("dnc", 1e-2, {"bypass_dropout": 0.1}),
+    # Keys are looked for among what was written and not freed since.
+    "dnc-variant": Contender("dnc", 1e-2, {"interface_norm": True, "options": VARIANT}),
 }
 
 

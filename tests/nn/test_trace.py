@@ -21,7 +21,7 @@ from tests.nn.helpers import (
 from torchdnc import DNC
 
 DNCS = {name: make for name, make in MODELS.items() if isinstance(make(), DNC)}
-LOOKS_AHEAD = partial(make_dnc, num_layers=2, read_heads=2, bidirectional=True)
+LOOKS_AHEAD = partial(make_dnc, num_layers=2, bidirectional=True)
 T, B = 2 * SLOTS, 2
 
 

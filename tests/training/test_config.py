@@ -112,7 +112,7 @@ def test_refused_before_anything_is_written(tmp_path: Path, changes: dict[str, o
 
 
 def test_recipes_are_whole() -> None:
-    assert {"copy-demo", "copy", "repeat-copy", "associative-recall", "babi"} <= set(recipe_names())
+    assert {"copy-demo", "copy", "repeat-copy", "associative-recall", "babi-dnc"} <= set(recipe_names())
     for name in recipe_names():
         config = load_recipe(find_recipe(name))
         assert isinstance(config.model, DNCModel)
@@ -129,7 +129,7 @@ def test_options_reach_the_model(options: MemoryOptions) -> None:
 
 
 def test_recipe_of_the_paper() -> None:
-    config = load_recipe(find_recipe("babi"))
+    config = load_recipe(find_recipe("babi-dnc"))
     assert config.task == BAbI(tasks=tuple(range(1, 21)), edition="en-10k")
     assert config.model == DNCModel(256, 256, 64, 4, activation_gradient_clip=10.0)
     assert (config.optimizer.name, config.optimizer.learning_rate, config.batch_size) == ("rmsprop", 1e-4, 1)

@@ -36,7 +36,7 @@ TRAIN_HELP = """Train a model by a recipe, or go on with a run.
   torchdnc train RECIPE [--option value]   RECIPE is a name below or the path of a .toml file
   torchdnc train RECIPE --help             every option of that recipe, with its value
   torchdnc train --resume RUN              go on from the last checkpoint, also after a crash
-  torchdnc train babi --data-dir DIR       short for --task.data-dir
+  torchdnc train babi-dnc --data-dir DIR       short for --task.data-dir
   torchdnc train copy --model lstm         another kind of model: dnc, ntm, lstm or super-lstm
   torchdnc train RECIPE --processes 2      two processes share every batch; the weights are one's, to rounding
 
