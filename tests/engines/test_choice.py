@@ -48,7 +48,8 @@ def test_torch_func_goes_to_the_reference_and_is_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("options", "lacked"),
     [
-        ({"links": "detached", "skip_unwritten": True}, "links='detached'"),
+        ({"links": "detached", "skip_unwritten": True}, "option links='detached'"),
+        ({"links": "detached", "sharpness": True}, "options links='detached', sharpness=True"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -60,7 +61,7 @@ def test_an_option_that_it_lacks_goes_to_the_reference_which_is_said_once(
     expected = model(case, "reference")(inputs())[0]
     for told in (True, False):
         assert torch.equal(model(case, "auto")(inputs())[0], expected)
-        sentence = f"does not have the option {lacked}"
+        sentence = f"does not have the {lacked}"
         assert capsys.readouterr().err.count(sentence) == told
     with pytest.raises(ValueError, match=f'engine "fused" cannot run this call: it {sentence}; use engine='):
         model(case, "fused")(inputs())

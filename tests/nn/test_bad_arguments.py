@@ -12,7 +12,7 @@ from torch.nn.utils.rnn import pack_sequence
 
 from tests.nn.helpers import HIDDEN, INPUTS, WORD, OwnController, make_dnc, make_lstm
 from tests.nn.helpers import make_dnc_with_own_controller as make_own
-from torchdnc import DNC, LSTM, DNCState
+from torchdnc import DNC, LSTM, DNCState, MemoryOptions
 
 STEPS, BATCH = 4, 2
 
@@ -58,6 +58,14 @@ def bad_engines_and_options():
     yield {"engine": "warp"}, ValueError, "engine must be one of 'auto', "
     yield {"engine": None}, ValueError, "got None"
     yield {"options": {}}, TypeError, "options must be of type MemoryOptions, got dict"
+
+
+def make_without_links():
+    return make_dnc(options=MemoryOptions(links="none"))
+
+
+def make_skipping():
+    return make_dnc(options=MemoryOptions(skip_unwritten=True))
 
 
 SIZES = ["input_size", "hidden_size", "output_size", "num_layers"]
@@ -164,6 +172,8 @@ BAD_STATES = [
     (make_dnc, 3, TypeError, f"{OF_DNC}, got int"),
     (make_dnc, STATE[:1], ValueError, f"{MEMORY} [2, any, 4], got [1, 6, 4]"),
     (make_dnc, make_dnc().initial_state(), ValueError, f"{MEMORY} [2, any, 4], got [6, 4]"),
+    (make_without_links, STATE, ValueError, "state.memory.precedence must be (), as no option of the model needs it"),
+    (make_skipping, STATE, TypeError, "state.memory.written must be a tensor, got tuple"),
     (make_dnc, STATE._replace(memory=3), TypeError, "state.memory must be of type MemoryState, got int"),
     (make_dnc, with_memory(usage=zeros(2, 5)), ValueError, "state.memory.usage must have shape [2, 6]"),
     (make_dnc, with_memory(link=zeros(2, 6, 5)), ValueError, "state.memory.link must have shape [2, 6, 6]"),

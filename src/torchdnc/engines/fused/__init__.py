@@ -37,7 +37,7 @@ def lacking(options: MemoryOptions) -> str | None:
     values = {field.name: getattr(options, field.name) for field in fields(options)}
     known = {name: OPTIONS.get(name, (getattr(PAPER, name),)) for name in values}
     lacked = [f"{name}={value!r}" for name, value in values.items() if value not in known[name]]
-    return f"it does not have the option {' nor '.join(lacked)}" if lacked else None
+    return f"it does not have the option{'s' * (len(lacked) > 1)} {', '.join(lacked)}" if lacked else None
 
 
 def _tracing(inputs: Tensor) -> str | None:
