@@ -90,3 +90,22 @@ def test_clipping(name: str) -> None:
         assert parameter.grad is not None
         # PyTorch divides by the norm plus 1e-6.
         assert_close(parameter.grad, gradient, tolerance=1e-6)
+
+
+def test_a_rate_falls_in_a_line_to_nothing() -> None:
+    steps = 8
+    settings = Optimizer("adam", 0.4, anneal_from=0.5)
+    built = settings.build([nn.Parameter(torch.zeros(1))])
+    rates = []
+    for step in range(steps):
+        settings.set_rate(built, step / steps)
+        rates += [group["lr"] for group in built.param_groups]
+    assert rates == pytest.approx([0.4, 0.4, 0.4, 0.4, 0.4, 0.3, 0.2, 0.1])
+    Optimizer("adam", 0.4).set_rate(built, 0.9)
+    assert built.param_groups[0]["lr"] == 0.4
+
+
+@pytest.mark.parametrize("share", [1.0, -0.1])
+def test_where_it_begins_to_fall_is_a_share(share: float) -> None:
+    with pytest.raises(ValueError, match=r"optimizer.anneal_from must be at least 0 and less than 1"):
+        Optimizer(anneal_from=share)

@@ -159,6 +159,7 @@ def learn(learner: _Learner, task: Task, batch: Batch, settings: Optimizer, grou
 
 def _learn(learner: _Learner, config: RunConfig, step: int, group: Group) -> tuple[float, float]:
     batch = config.task.sample(config.batch_size, seed=config.seed, step=step)
+    config.optimizer.set_rate(learner.optimizer, step / config.steps)
     return learn(learner, config.task, batch, config.optimizer, group)
 
 

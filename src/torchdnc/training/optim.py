@@ -7,7 +7,7 @@ from typing import Any, Literal, cast
 import torch
 from torch import Tensor, nn
 
-from torchdnc.checks import check_bound, check_choice, check_number
+from torchdnc.checks import check_bound, check_choice, check_number, check_share
 
 RMSPROP_DEFAULTS = {"momentum": 0.9, "decay": 0.95, "epsilon": 1e-4}
 ADAM_DEFAULTS = {"epsilon": 1e-8}
@@ -27,6 +27,8 @@ class Optimizer:
     """RMSProp only: memory of the running averages, in [0, 1) (None: 0.95)."""
     epsilon: float | None = None
     """Damping of the division: under the root in RMSProp (None: 1e-4), beside it in Adam (None: 1e-8)."""
+    anneal_from: float | None = None
+    """Share of the run's steps from which on the learning rate falls, in a line, to 0 at the last (None: it stays)."""
     clip_norm: float | None = None
     """Largest norm of all gradients together (None: no limit)."""
     clip_value: float | None = None
@@ -39,6 +41,8 @@ class Optimizer:
             check_bound(f"optimizer.{name}", getattr(self, name))
         for name in ("momentum", "decay"):
             self._check_share(name, getattr(self, name))
+        if self.anneal_from is not None:
+            check_share("optimizer.anneal_from", self.anneal_from)
         if self.clip_norm is not None and self.clip_value is not None:
             raise ValueError(
                 "optimizer.clip_norm and optimizer.clip_value exclude each other, "
@@ -65,6 +69,12 @@ class Optimizer:
             return torch.optim.Adam(parameters, lr=self.learning_rate, eps=self.setting("epsilon"))
         settings = {name: self.setting(name) for name in RMSPROP_DEFAULTS}
         return RMSProp(parameters, learning_rate=self.learning_rate, **settings)
+
+    def set_rate(self, optimizer: torch.optim.Optimizer, done: float) -> None:
+        """Sets the learning rate of the next update; done: the share of the run's steps before it, less than 1."""
+        left = 1.0 if self.anneal_from is None else min(1.0, (1 - done) / (1 - self.anneal_from))
+        for group in optimizer.param_groups:
+            group["lr"] = left * self.learning_rate
 
     def clip(self, parameters: list[nn.Parameter]) -> Tensor:
         """Clip the gradients in place; returns their norm before."""
