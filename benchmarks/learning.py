@@ -22,6 +22,7 @@ from torchdnc.training.console import Lines
 from torchdnc.training.folder import read_config
 from torchdnc.training.plain import to_plain
 from torchdnc.training.seeds import SEEDS, SeedRun, read_seeds, resume_seeds, train_seeds
+from torchdnc.types import MemoryOptions
 
 RUNS = pages.ROOT / "runs" / "results"
 COMMITS = "commits.txt"
@@ -35,23 +36,26 @@ class Study:
     seeds: int
     tests: dict[str, dict[str, Any]] = field(default_factory=lambda: {"test": {}})
     """Name -> what differs from the recipe: length, memory_size."""
-    engine: str | None = None
-    """Instead of the recipe's."""
+    model: dict[str, Any] = field(default_factory=dict)
+    """What differs from the recipe's."""
 
     def config(self) -> RunConfig:
         """The run of the first seed."""
         config = load_recipe(find_recipe(self.recipe))
-        changes: dict[str, Any] = {} if self.engine is None else {"engine": self.engine}
-        return replace(config, model=replace(config.model, **changes))
+        return replace(config, model=replace(config.model, **self.model))
 
 
+ENLARGED = {f"{slots} slots": {"memory_size": slots} for slots in (32, 64, 128, 256, 512)}
 STUDIES = {
     "copy": Study("copy-demo", 5, {"lengths 1 to 10": {}, "length 20, 32 slots": {"length": 20, "memory_size": 32}}),
     # How long each engine takes.
-    "copy-reference": Study("copy-demo", 10, engine="reference"),
-    "copy-fused": Study("copy-demo", 10, engine="fused"),
+    "copy-reference": Study("copy-demo", 10, model={"engine": "reference"}),
+    "copy-fused": Study("copy-demo", 10, model={"engine": "fused"}),
     "repeat-copy": Study("repeat-copy", 3),
     "associative-recall": Study("associative-recall", 3),
+    # What a larger memory than that of training does to a trained model.
+    "enlarged": Study("associative-recall", 3, ENLARGED),
+    "enlarged-skipping": Study("associative-recall", 3, ENLARGED, {"options": MemoryOptions(skip_unwritten=True)}),
     "babi-1": Study("babi-1", 1),
     "babi-1-4-6": Study("babi-1-4-6", 1),
     "babi-best": Study("babi-best", 1),

@@ -159,7 +159,7 @@ def test_a_soak_is_shown(learning: Any, tmp_path: Path, mismatches: list[Any]) -
 @pytest.mark.parametrize("engine", ["reference", "fused"])
 def test_a_study_names_its_engine(learning: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: str) -> None:
     study = learning.STUDIES["tiny"]
-    monkeypatch.setattr(learning, "STUDIES", {"tiny": dataclasses.replace(study, engine=engine)})
+    monkeypatch.setattr(learning, "STUDIES", {"tiny": dataclasses.replace(study, model={"engine": engine})})
     learning.run("tiny", "abc")
     assert result(tmp_path)["environment"]["engine"] == engine
 
