@@ -17,6 +17,7 @@ from typing import Any
 import pages
 
 from torchdnc.bench.record import commit as commit_now
+from torchdnc.tasks import BAbI, Task
 from torchdnc.training import Progress, Reporter, RunConfig, evaluate_run, find_recipe, load_recipe, train
 from torchdnc.training.console import Lines
 from torchdnc.training.folder import read_config
@@ -111,11 +112,19 @@ def record(name: str, folder: Path, commit: str) -> dict[str, Any]:
         "commit": different([*commits, commit]),
         "environment": merged([read_config(seed)[1] for seed in seeds.values()]),
         "recipe": config.to_dict(),
+        "notes": notes_of(config.task),
         "seconds_to_solve": _spread(
             [run.seconds for run in runs if run.status == "solved" and run.seconds is not None]
         ),
         "runs": [to_plain(run) | {"tests": _tests(STUDIES[name], run, seeds[run.seed])} for run in runs],
     }
+
+
+def notes_of(task: Task) -> list[str]:
+    """What a reader must know of the data, without the place where this machine keeps it."""
+    if not isinstance(task, BAbI):
+        return list(task.notes())
+    return [note.replace(f"{task.source.folder.parent}/", "") for note in task.notes()]
 
 
 def commits_of(folder: Path) -> list[str]:

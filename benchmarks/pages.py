@@ -102,6 +102,7 @@ def _learning(name: str, record: dict[str, Any]) -> Iterator[str]:
     yield f"### {name}\n"
     yield f"`{record['command']}`, commit {record['commit']}; {where['machine']}, {where['threads']} thread(s),"
     yield f"torch {where['torch']}, engine {where['engine']}. {_goal(record)}\n"
+    yield from (f"{note}\n" for note in record.get("notes", []))
     columns = _columns(record)
     yield _row("seed", "ended", "steps", "seconds", *(_title(test, score) for test, score in columns))
     yield _row(*["---"] * (4 + len(columns)))
