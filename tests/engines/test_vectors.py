@@ -9,12 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numba import njit
+from numba import njit, types
+from numba.np.numpy_support import from_dtype
 
 from torchdnc.engines.fused.kernels import vectors
 from torchdnc.engines.fused.kernels.memory import sort_free_list
 from torchdnc.engines.fused.kernels.options import ENTRY
-from torchdnc.engines.fused.kernels.simd import flush_denormals, lanes, load, restore_denormals, store
+from torchdnc.engines.fused.kernels.simd import (
+    Vector,
+    flush_denormals,
+    intrinsic,
+    lanes,
+    load,
+    restore_denormals,
+    store,
+    store_in_parts,
+    store_masked,
+)
 
 DTYPES = [np.float32, np.float64]
 NUMBERS = [-1e4, -708.0, -100.0, -88.0, -40.0, -10.0, -1.0, -1e-3, -1e-30, 0.0, 1e-30, 1e-3, 0.5, 1.0, 10.0, 40.0, 80.0]
@@ -66,6 +77,37 @@ def test_squashing_of_what_is_no_number_or_none_that_ends(name: str, dtype: Any)
     function, right = SQUASHERS[name]
     numbers = np.array([math.nan, math.inf, -math.inf], dtype)
     np.testing.assert_allclose(of_vectors(function)(numbers), exact(right, numbers).astype(dtype), atol=1e-30)
+
+
+def storing(store: Any) -> Any:
+    """One way to store the first n lanes of a vector, as a function of arrays."""
+
+    @intrinsic
+    def of_vector(typing: Any, a: Any, x: Any, n: Any) -> Any:
+        def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+            pointer = context.make_array(signature.args[0])(context, builder, values[0]).data
+            store(builder, x, pointer, values[1], values[2])
+            return context.get_dummy_value()
+
+        return types.void(a, x, types.intp), generate
+
+    @njit(**ENTRY)
+    def fill(out, numbers, n):
+        of_vector(out, load(numbers, 0, lanes(numbers)), n)
+
+    return fill
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("store", [store_masked, store_in_parts])
+def test_of_a_vector_the_first_lanes_are_stored(store: Any, dtype: Any) -> None:
+    fill, numbers = storing(store), np.arange(1, 21, dtype=dtype)
+    most = Vector(from_dtype(np.dtype(dtype))).lanes
+    for n in range(-most - 1, most + 3):
+        out = np.zeros_like(numbers)
+        fill(out, numbers, n)
+        stored = min(max(n, 0), most)
+        assert out.tolist() == [*numbers[:stored], *[0] * (len(out) - stored)]
 
 
 @njit(**ENTRY)

@@ -12,22 +12,16 @@ from typing import Any, NamedTuple
 
 from numba import njit
 
-from torchdnc.engines.fused.kernels.options import BODY, EXACT
-from torchdnc.engines.fused.kernels.simd import (
-    REGISTERS,
-    VECTOR_BYTES,
+from torchdnc.engines.fused.kernels.blocks import (
     add_outer,
     add_sums,
-    fma,
-    lanes,
-    like,
-    load,
     load_block,
     repeat,
     spread_rows,
     store_block,
-    sum_lanes_of_four,
 )
+from torchdnc.engines.fused.kernels.options import BODY, EXACT
+from torchdnc.engines.fused.kernels.simd import REGISTERS, VECTOR_BYTES, fma, lanes, like, load, sum_lanes_of_four
 
 # Bytes of a weight that backward uses for all rows before it goes on: they stay in the cache next to the core.
 AT_HAND = 16384

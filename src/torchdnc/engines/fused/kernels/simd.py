@@ -21,24 +21,13 @@ in registers and the same numbers give the same bits.
     two_to_the(x)                see there
     without_lane(x, k)           x with 0 in lane k, if there is such a lane
 
-of tuples of vectors, whose sizes p and q are constants where the kernel is compiled:
-
-    load_block(a, at, step, n, p, q)      p rows, `step` apart, each of q vectors, of which n numbers exist
-    store_block(a, at, step, x, n, p, q)  the same to an array
-    spread_rows(a, at, step, p)           the numbers a[at], a[at + step], ..., each in every lane
-    add_outer(sums, xs, ys)               sums[p, q] + xs[p] ys[q]
-    add_sums(out, at, step, sums)         out[at + p step + q] += the sum over the lanes of sums[p, q], for q < 4
-    repeat(x, count)                      the same vector `count` times
-
 so that a loop over `size` numbers is
 
     for j in range(0, size, lanes(a)):
         store(a, j, load(a, j, size - j) * scale, size - j)
 """
 
-import itertools
 import operator
-from collections.abc import Iterator
 from typing import Any, Final
 
 import llvmlite.binding  # type: ignore[import-untyped]
@@ -52,8 +41,6 @@ from torchdnc.engines.fused.kernels.options import EXACT
 
 # Its type is that of the function which generates code, not of the calls in compiled code.
 intrinsic: Any = extending.intrinsic
-# The same with constants known as such.
-literal_intrinsic: Any = extending.intrinsic(prefer_literal=True)
 
 _WIDE = llvmlite.binding.get_host_cpu_features().get("avx512f", False)
 VECTOR_BYTES: Final = 64 if _WIDE else 32
@@ -61,7 +48,7 @@ VECTOR_BYTES: Final = 64 if _WIDE else 32
 REGISTERS: Final = 32 if _WIDE else 16
 """Vectors that a loop can work on without storing and loading some in every round."""
 
-_INDEX = ir.IntType(32)
+INDEX = ir.IntType(32)
 
 
 class Vector(types.Type):
@@ -84,42 +71,73 @@ class _VectorModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.VectorType(number, kind.lanes))
 
 
-def _call(builder: Any, name: str, returns: Any, arguments: Any, **how: Any) -> Any:
+def call_llvm(builder: Any, name: str, returns: Any, arguments: Any, **how: Any) -> Any:
     """Calls an LLVM intrinsic."""
     kind = ir.FunctionType(returns, [argument.type for argument in arguments])
     return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), arguments, **how)
 
 
-def _spread(builder: Any, number: Any, count: int) -> Any:
+def spread_lanes(builder: Any, number: Any, count: int) -> Any:
     kind = ir.VectorType(number.type, count)
-    first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(_INDEX, 0))
-    zeros = ir.Constant(ir.VectorType(_INDEX, count), [0] * count)
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), number, ir.Constant(INDEX, 0))
+    zeros = ir.Constant(ir.VectorType(INDEX, count), [0] * count)
     return builder.shuffle_vector(first, ir.Constant(kind, ir.Undefined), zeros)
 
 
 def _compare_lanes(builder: Any, how: str, number: Any, count: int) -> Any:
     """Per lane whether its index compares so with a number."""
-    indices = ir.Constant(ir.VectorType(_INDEX, count), list(range(count)))
+    indices = ir.Constant(ir.VectorType(INDEX, count), list(range(count)))
     # Of a number too large for 32 bits all that counts is that it is beyond the lanes.
     most = ir.Constant(number.type, count)
     number = builder.select(builder.icmp_signed("<", number, most), number, most)
-    return builder.icmp_signed(how, indices, _spread(builder, builder.trunc(number, _INDEX), count))
+    return builder.icmp_signed(how, indices, spread_lanes(builder, builder.trunc(number, INDEX), count))
 
 
-def _pointer(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
+def pointer_to(context: Any, builder: Any, kind: Any, array: Any, at: Any) -> Any:
     return builder.gep(context.make_array(kind)(context, builder, array).data, [at])
 
 
-def _load(context: Any, builder: Any, kind: Vector, pointer: Any, n: Any) -> Any:
-    vector, size = context.get_value_type(kind), ir.Constant(_INDEX, kind.dtype.bitwidth // 8)
+def load_lanes(context: Any, builder: Any, kind: Vector, pointer: Any, n: Any) -> Any:
+    vector, size = context.get_value_type(kind), ir.Constant(INDEX, kind.dtype.bitwidth // 8)
     arguments = [pointer, size, _compare_lanes(builder, "<", n, kind.lanes), ir.Constant(vector, None)]
-    return _call(builder, f"llvm.masked.load.{kind.suffix}.p0", vector, arguments)
+    return call_llvm(builder, f"llvm.masked.load.{kind.suffix}.p0", vector, arguments)
 
 
-def _store(builder: Any, kind: Vector, pointer: Any, x: Any, n: Any) -> None:
-    size = ir.Constant(_INDEX, kind.dtype.bitwidth // 8)
+def store_masked(builder: Any, kind: Vector, pointer: Any, x: Any, n: Any) -> None:
+    """The first n lanes, in one instruction."""
+    size = ir.Constant(INDEX, kind.dtype.bitwidth // 8)
     arguments = [x, pointer, size, _compare_lanes(builder, "<", n, kind.lanes)]
-    _call(builder, f"llvm.masked.store.{kind.suffix}.p0", ir.VoidType(), arguments)
+    call_llvm(builder, f"llvm.masked.store.{kind.suffix}.p0", ir.VoidType(), arguments)
+
+
+def store_in_parts(builder: Any, kind: Vector, pointer: Any, x: Any, n: Any) -> None:
+    """The first n lanes: all of them, or the next half, quarter, ... of them for each digit of n."""
+    size, part = kind.dtype.bitwidth // 8, kind.lanes
+    # Of what lies wholly behind the end, n is below 0.
+    n = builder.select(builder.icmp_signed(">", n, n.type(0)), n, n.type(0))
+    with builder.if_else(builder.icmp_signed(">=", n, n.type(part))) as (whole, rest):
+        with whole:
+            builder.store(x, builder.bitcast(pointer, x.type.as_pointer()), align=size)
+        with rest:
+            place = cgutils.alloca_once_value(builder, pointer)
+            while part > 1:
+                part //= 2
+                low, high = (
+                    builder.shuffle_vector(
+                        x, x, ir.Constant(ir.VectorType(INDEX, part), list(range(first, first + part)))
+                    )
+                    for first in (0, part)
+                )
+                exists = builder.icmp_signed("!=", builder.and_(n, n.type(part)), n.type(0))
+                with builder.if_then(exists):
+                    here = builder.load(place)
+                    builder.store(low, builder.bitcast(here, low.type.as_pointer()), align=size)
+                    builder.store(builder.gep(here, [INDEX(part)]), place)
+                x = builder.select(exists, high, low)
+
+
+# A masked store takes an AVX2 longer than a dozen others.
+store_lanes = store_masked if _WIDE else store_in_parts
 
 
 @intrinsic
@@ -128,8 +146,8 @@ def load(typing: Any, a: Any, at: Any, n: Any) -> Any:
     kind = Vector(a.dtype)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], values[0], values[1])
-        return _load(context, builder, kind, pointer, values[2])
+        pointer = pointer_to(context, builder, signature.args[0], values[0], values[1])
+        return load_lanes(context, builder, kind, pointer, values[2])
 
     return kind(a, types.intp, types.intp), generate
 
@@ -139,80 +157,11 @@ def store(typing: Any, a: Any, at: Any, x: Any, n: Any) -> Any:
     """a[at : at + n] := the first lanes."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], values[0], values[1])
-        _store(builder, x, pointer, values[2], values[3])
+        pointer = pointer_to(context, builder, signature.args[0], values[0], values[1])
+        store_lanes(builder, x, pointer, values[2], values[3])
         return context.get_dummy_value()
 
     return types.void(a, types.intp, x, types.intp), generate
-
-
-def _block(builder: Any, kind: Vector, at: Any, step: Any, n: Any, rows: int, vectors: int) -> Iterator[Any]:
-    """Where the vectors of a block lie, and how many of the numbers from there on exist."""
-    for _ in range(rows):
-        for q in range(vectors):
-            behind = ir.Constant(at.type, q * kind.lanes)
-            yield builder.add(at, behind), builder.sub(n, behind)
-        at = builder.add(at, step)
-
-
-@literal_intrinsic
-def load_block(typing: Any, a: Any, at: Any, step: Any, n: Any, p: Any, q: Any) -> Any:
-    """p rows, `step` apart, each of q vectors that follow each other, of which the first n numbers are read."""
-    kind = Vector(a.dtype)
-    rows, vectors = p.literal_value, q.literal_value
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array, *where = values[:4]
-        block = [
-            _load(context, builder, kind, _pointer(context, builder, signature.args[0], array, place), exist)
-            for place, exist in _block(builder, kind, where[0], where[1], where[2], rows, vectors)
-        ]
-        return context.make_tuple(builder, signature.return_type, block)
-
-    return types.UniTuple(kind, rows * vectors)(a, types.intp, types.intp, types.intp, p, q), generate
-
-
-@literal_intrinsic
-def store_block(typing: Any, a: Any, at: Any, step: Any, x: Any, n: Any, p: Any, q: Any) -> Any:
-    """The inverse of `load_block`."""
-    rows, vectors = p.literal_value, q.literal_value
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array, at, step, block, n = values[:5]
-        places = _block(builder, x.dtype, at, step, n, rows, vectors)
-        for vector, (place, exist) in zip(cgutils.unpack_tuple(builder, block), places, strict=True):
-            _store(builder, x.dtype, _pointer(context, builder, signature.args[0], array, place), vector, exist)
-        return context.get_dummy_value()
-
-    return types.void(a, types.intp, types.intp, x, types.intp, p, q), generate
-
-
-@literal_intrinsic
-def spread_rows(typing: Any, a: Any, at: Any, step: Any, p: Any) -> Any:
-    """The numbers a[at], a[at + step], ..., each in every lane of one of p vectors."""
-    kind, rows = Vector(a.dtype), p.literal_value
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array, at, step = values[:3]
-        spreads = []
-        for _ in range(rows):
-            number = builder.load(_pointer(context, builder, signature.args[0], array, at))
-            spreads.append(_spread(builder, number, kind.lanes))
-            at = builder.add(at, step)
-        return context.make_tuple(builder, signature.return_type, spreads)
-
-    return types.UniTuple(kind, rows)(a, types.intp, types.intp, p), generate
-
-
-@literal_intrinsic
-def repeat(typing: Any, x: Any, count: Any) -> Any:
-    """The same vector `count` times."""
-    times = count.literal_value
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return context.make_tuple(builder, signature.return_type, values[:1] * times)
-
-    return types.UniTuple(x, times)(x, count), generate
 
 
 @intrinsic
@@ -220,9 +169,9 @@ def prefetch(typing: Any, a: Any, at: Any) -> Any:
     """Asks for the cache line of a[at], which may lie behind the array's end, ahead of its use."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        pointer = _pointer(context, builder, signature.args[0], values[0], values[1])
-        how = [ir.Constant(_INDEX, number) for number in (0, 3, 1)]
-        _call(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *how])
+        pointer = pointer_to(context, builder, signature.args[0], values[0], values[1])
+        how = [ir.Constant(INDEX, number) for number in (0, 3, 1)]
+        call_llvm(builder, "llvm.prefetch.p0", ir.VoidType(), [pointer, *how])
         return context.get_dummy_value()
 
     return types.void(a, types.intp), generate
@@ -232,7 +181,7 @@ def prefetch(typing: Any, a: Any, at: Any) -> Any:
 def spread(typing: Any, number: Any) -> Any:
     """The number in every lane."""
     kind = Vector(number)
-    return kind(number), lambda context, builder, signature, values: _spread(builder, values[0], kind.lanes)
+    return kind(number), lambda context, builder, signature, values: spread_lanes(builder, values[0], kind.lanes)
 
 
 @intrinsic
@@ -240,7 +189,7 @@ def fma(typing: Any, x: Any, y: Any, z: Any) -> Any:
     """x y + z."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _call(builder, f"llvm.fma.{x.suffix}", values[0].type, values)
+        return call_llvm(builder, f"llvm.fma.{x.suffix}", values[0].type, values)
 
     return x(x, x, x), generate
 
@@ -297,17 +246,17 @@ def sum_lanes(typing: Any, x: Any) -> Any:
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
         number = context.get_value_type(x.dtype)
         arguments = [ir.Constant(number, 0.0), values[0]]
-        return _call(builder, f"llvm.vector.reduce.fadd.{x.suffix}", number, arguments, fastmath=("reassoc",))
+        return call_llvm(builder, f"llvm.vector.reduce.fadd.{x.suffix}", number, arguments, fastmath=("reassoc",))
 
     return x.dtype(x), generate
 
 
-def _sum_four(builder: Any, vectors: Any, lanes: int) -> Any:
+def sum_four(builder: Any, vectors: Any, lanes: int) -> Any:
     """The sums over the lanes of four vectors, in the first lanes of one."""
 
     def neighbours(x: Any, y: Any, lanes: int) -> Any:
         """Sums of neighbouring lanes, first of x, then of y."""
-        even, odd = (ir.Constant(ir.VectorType(_INDEX, lanes), list(range(k, 2 * lanes, 2))) for k in (0, 1))
+        even, odd = (ir.Constant(ir.VectorType(INDEX, lanes), list(range(k, 2 * lanes, 2))) for k in (0, 1))
         return builder.fadd(builder.shuffle_vector(x, y, even), builder.shuffle_vector(x, y, odd))
 
     a, b, c, d = vectors
@@ -323,46 +272,11 @@ def sum_lanes_of_four(typing: Any, a: Any, b: Any, c: Any, d: Any) -> Any:
     """The sums over the lanes of four vectors, in about the time of two."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        sums = _sum_four(builder, values, a.lanes)
-        each = [builder.extract_element(sums, ir.Constant(_INDEX, k)) for k in range(4)]
+        sums = sum_four(builder, values, a.lanes)
+        each = [builder.extract_element(sums, ir.Constant(INDEX, k)) for k in range(4)]
         return context.make_tuple(builder, signature.return_type, each)
 
     return types.UniTuple(a.dtype, 4)(a, a, a, a), generate
-
-
-@intrinsic
-def add_outer(typing: Any, sums: Any, xs: Any, ys: Any) -> Any:
-    """sums[p, q] + xs[p] ys[q], each rounded once."""
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        before, left, right = (cgutils.unpack_tuple(builder, value) for value in values)
-        pairs = zip(itertools.product(left, right), before, strict=True)
-        after = [_call(builder, f"llvm.fma.{xs.dtype.suffix}", x.type, [x, y, each]) for (x, y), each in pairs]
-        return context.make_tuple(builder, sums, after)
-
-    return sums(sums, xs, ys), generate
-
-
-@intrinsic
-def add_sums(typing: Any, out: Any, at: Any, step: Any, sums: Any) -> Any:
-    """out[at + p step + q] += the sum over the lanes of sums[p, q], for q < 4."""
-    kind = sums.dtype
-
-    def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        array, at, step, packed = values
-        vectors = cgutils.unpack_tuple(builder, packed)
-        four, size = ir.VectorType(context.get_value_type(kind.dtype), 4), kind.dtype.bitwidth // 8
-        for first in range(0, len(vectors), 4):
-            pointer = _pointer(context, builder, signature.args[0], array, at)
-            place = builder.bitcast(pointer, four.as_pointer())
-            added = builder.fadd(
-                builder.load(place, align=size), _sum_four(builder, vectors[first : first + 4], kind.lanes)
-            )
-            builder.store(added, place, align=size)
-            at = builder.add(at, step)
-        return context.get_dummy_value()
-
-    return types.void(out, types.intp, types.intp, sums), generate
 
 
 @intrinsic
@@ -370,7 +284,7 @@ def max_lanes(typing: Any, x: Any) -> Any:
     """The largest lane."""
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _call(builder, f"llvm.vector.reduce.fmax.{x.suffix}", context.get_value_type(x.dtype), values)
+        return call_llvm(builder, f"llvm.vector.reduce.fmax.{x.suffix}", context.get_value_type(x.dtype), values)
 
     return x.dtype(x), generate
 
@@ -437,7 +351,9 @@ def _control_register(name: str) -> Any:
     def access(typing: Any, state: Any) -> Any:
         def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
             room = cgutils.alloca_once_value(builder, values[0])
-            _call(builder, f"llvm.x86.sse.{name}", ir.VoidType(), [builder.bitcast(room, ir.IntType(8).as_pointer())])
+            call_llvm(
+                builder, f"llvm.x86.sse.{name}", ir.VoidType(), [builder.bitcast(room, ir.IntType(8).as_pointer())]
+            )
             return builder.load(room)
 
         return types.int32(types.int32), generate
@@ -487,6 +403,6 @@ def like(typing: Any, a: Any, number: Any) -> Any:
     kind = _kind(a)
 
     def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
-        return _spread(builder, context.cast(builder, values[1], signature.args[1], kind.dtype), kind.lanes)
+        return spread_lanes(builder, context.cast(builder, values[1], signature.args[1], kind.dtype), kind.lanes)
 
     return kind(a, number), generate
