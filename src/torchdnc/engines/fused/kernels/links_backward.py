@@ -2,7 +2,7 @@
 
 from numba import njit
 
-from torchdnc.engines.fused.kernels.memory import BLOCK, follow, link_row
+from torchdnc.engines.fused.kernels.memory import BLOCK, follow
 from torchdnc.engines.fused.kernels.options import BODY, EXACT, INLINED
 from torchdnc.engines.fused.kernels.simd import (
     fma,
@@ -20,42 +20,62 @@ from torchdnc.engines.fused.kernels.vectors import clear, dot, total
 
 
 @njit(**BODY)
-def _past_links_at(j, n, past, link, i, i1, i2, i3, rows, alive, b, first, last, N):
+def _links_after(links, weights, w, precedence, p, i, j, n):
+    """The update of a vector of each of four rows, but for the diagonal: (1 − w[i] − w[j]) L + w[i] p.
+
+    w, p: where the write weights and the precedence start.
+    """
+    x0, x1, x2, x3 = links
+    w0, w1 = spread(weights[w + i]), spread(weights[w + i + 1])
+    w2, w3 = spread(weights[w + i + 2]), spread(weights[w + i + 3])
+    stays, before = like(weights, 1) - load(weights, w + j, n), load(precedence, p + j, n)
+    return (
+        fma(stays - w0, x0, w0 * before),
+        fma(stays - w1, x1, w1 * before),
+        fma(stays - w2, x2, w2 * before),
+        fma(stays - w3, x3, w3 * before),
+    )
+
+
+@njit(**BODY)
+def _store_links(rows, links, i, j, n, N):
+    """A vector of each of four rows, with nothing on the diagonal."""
+    for q in range(BLOCK):
+        store(rows, q * N + j, without_lane(links[q], i + q - j), n)
+
+
+@njit(**BODY)
+def _links_at(j, n, past, now, link, i, last_row, rows, alive, b, first, t, weights, precedence_prev, N):
     """A vector of each of the four rows."""
-    x0, x1 = load(link, i * N + j, n), load(link, i1 * N + j, n)
-    x2, x3 = load(link, i2 * N + j, n), load(link, i3 * N + j, n)
-    for t in range(first, last):
-        if alive[t, b]:
-            row = rows[t + 1, b]
-            stays, precedence = like(past, 1) - load(row, N + j, n), load(rows[t, b], 2 * N + j, n)
-            # (1 − w[i] − w[j]) L + w[i] p, as (1 − w[j]) L + w[i] (p − L)
-            x0 = fma(spread(row[N + i]), precedence - x0, stays * x0)
-            x1 = fma(spread(row[N + i1]), precedence - x1, stays * x1)
-            x2 = fma(spread(row[N + i2]), precedence - x2, stays * x2)
-            x3 = fma(spread(row[N + i3]), precedence - x3, stays * x3)
-    # Nothing on the diagonal; what was there in between has met nothing else.
-    store(past, j, without_lane(x0, i - j), n)
-    store(past, N + j, without_lane(x1, i1 - j), n)
-    store(past, 2 * N + j, without_lane(x2, i2 - j), n)
-    store(past, 3 * N + j, without_lane(x3, i3 - j), n)
+    x0, x1 = load(link, i * N + j, n), load(link, min(i + 1, last_row) * N + j, n)
+    x2, x3 = load(link, min(i + 2, last_row) * N + j, n), load(link, min(i + 3, last_row) * N + j, n)
+    links = x0, x1, x2, x3
+    for s in range(first, t):
+        if alive[s, b]:
+            links = _links_after(links, rows[s + 1, b], N, rows[s, b], 2 * N, i, j, n)
+    # What was on the diagonal in between has met nothing else.
+    _store_links(past, links, i, j, n, N)
+    _store_links(now, _links_after(links, weights, 0, precedence_prev, 0, i, j, n), i, j, n, N)
 
 
 @njit(**EXACT)
-def past_link_rows(past, link, i, count, rows, alive, b, first, last, N):
-    """past := `count` ≤ 4 rows, from the i-th on, of what the link matrix was before step `last`.
+def link_rows(past, now, link, i, count, rows, alive, b, first, t, weights, precedence_prev, N):
+    """past, now := `count` ≤ 4 rows, from the i-th on, of what the link matrix was before step t and after it.
 
     link: before step `first`; the updates since are made again in registers, rather than kept, as reading them back
-    would take longer. rows, alive: as on the tape; b: the row of the batch.
+    would take longer. rows, alive: as on the tape; b: the row of the batch. weights, precedence_prev: of step t, on
+    the tape, too: behind the last slot's there are other numbers, for rows that nobody uses.
     """
-    i1, i2, i3 = i + min(1, count - 1), i + min(2, count - 1), i + min(3, count - 1)
-    L = lanes(past)
+    L, last_row = lanes(past), i + count - 1
     whole = N - N % L
     for j in range(0, whole, L):
         for q in range(BLOCK):
             prefetch(link, (i + BLOCK + q) * N + j)
-        _past_links_at(j, L, past, link, i, i1, i2, i3, rows, alive, b, first, last, N)
+        _links_at(j, L, past, now, link, i, last_row, rows, alive, b, first, t, weights, precedence_prev, N)
     if whole < N:
-        _past_links_at(whole, N - whole, past, link, i, i1, i2, i3, rows, alive, b, first, last, N)
+        _links_at(
+            whole, N - whole, past, now, link, i, last_row, rows, alive, b, first, t, weights, precedence_prev, N
+        )  # fmt: skip
 
 
 @njit(**BODY)
@@ -155,7 +175,7 @@ def follow_backward(
     """One pass over the links: gradients through f = L w^r, b = Lᵀ w^r and the link update.
 
     first_row, last_row: the rows to go through, up to the last: what d_weights, d_precedence_prev and `back` get is
-    their part. link: before step `first`, see `past_link_rows`; t: this step. heads: w^r_{t−1}; d_heads: gradient of
+    their part. link: before step `first`, see `link_rows`; t: this step. heads: w^r_{t−1}; d_heads: gradient of
     w^r_t.
     back := Lᵀ d_heads and ahead := L d_heads, from which the gradients of the heads before and of the modes follow;
     linked: room for four rows of L_{t−1} and of L_t; factors: for 8 R numbers.
@@ -164,9 +184,8 @@ def follow_backward(
     clear(back, R * N)
     for i in range(first_row, last_row, BLOCK):
         count = min(BLOCK, last_row - i)
-        past_link_rows(past, link, i, count, rows, alive, b, first, t, N)
+        link_rows(past, now, link, i, count, rows, alive, b, first, t, weights, precedence_prev, N)
         for q in range(count):
-            link_row(now[q * N :], past[q * N :], i + q, weights, precedence_prev, N)
             for r in range(R):
                 factors[8 * r + 2 * q] = modes[3 * r + 2] * d_heads[r * N + i + q]
                 factors[8 * r + 2 * q + 1] = modes[3 * r] * heads[r * N + i + q]

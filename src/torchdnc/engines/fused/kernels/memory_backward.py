@@ -242,7 +242,7 @@ def step_row_backward(
     """The gradient of `step_row`, in reverse order.
 
     mine: the thread's share. prev, row, order, xi: as the tape kept them. memory_prev, memory: replayed. link, rows,
-    alive, b, first, t: where the link matrix before this step comes from, see `past_link_rows`.
+    alive, b, first, t: where the link matrix before this step comes from, see `link_rows`.
     d_memory, d_link, d_state = [d usage, d write_weights, d precedence, d read_weights]: of step t on entry, from
     later steps; of step t−1 on return. d_reads: of the words read. d_xi: of the raw interface, on return.
     work: for every thread, see `layout.work_size`.
