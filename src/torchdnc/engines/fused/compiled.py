@@ -10,7 +10,7 @@ import os
 import sys
 import types
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -82,7 +82,7 @@ def kernel(name: str) -> Callable[..., None]:
     with suppress(RuntimeError):
         made.enable_caching()
         _forgive(made._cache)
-    _announce(made, name)
+    _prepare(made, name)
     compiled: Callable[..., None] = made
     return compiled
 
@@ -106,17 +106,22 @@ def _forgive(cache: Any) -> None:
     cache.load_overload, cache.save_overload = load_overload, save_overload
 
 
-def _announce(made: Any, name: str) -> None:
-    """Has it said on stderr when the kernel is compiled, and not when it is read from the cache."""
+def _prepare(made: Any, name: str) -> None:
+    """Has the kernel compiled in one piece, and that said on stderr; not when it is read from the cache."""
     from numba.core import event
+
+    from torchdnc.engines.fused.library import in_one_piece
 
     class Listener(event.Listener):
         def on_start(self, happening: Any) -> None:
             if happening.data["dispatcher"] is made:
                 print(f"torchdnc: compiling the fused engine ({name}); this happens once", file=sys.stderr, flush=True)
+                self.compiling = ExitStack()
+                self.compiling.enter_context(in_one_piece())
 
         def on_end(self, happening: Any) -> None:
-            pass
+            if happening.data["dispatcher"] is made:
+                self.compiling.close()
 
     event.register("numba:compile", Listener())
 
