@@ -132,9 +132,9 @@ def test_equation_in_float32(name: str, kind: Function) -> None:
 
 
 def of_squashing(W: int, R: int, vector: Tensor) -> tuple[Values, Values]:
-    squash = lambda vector: ops.split_interface(vector, W, R)  # noqa: E731
-    interface = squash(vector)
-    d_interface = Interface(*random_like(interface))
+    squash = lambda vector: tuple(pytree.tree_leaves(ops.split_interface(vector, W, R)))  # noqa: E731
+    interface = Interface(*squash(vector))
+    d_interface = Interface(*random_like(squash(vector)))
     return [derivation.split_interface_backward(interface, d_interface)], by_autograd(squash, vector)
 
 

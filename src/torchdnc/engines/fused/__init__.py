@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import fields
 from typing import Any, Final
 
@@ -32,6 +33,7 @@ def refusal(network: Any, inputs: Tensor) -> str | None:
     return _tracing(inputs) or compiled.refusal() or lacking(network.options)
 
 
+@functools.cache
 def lacking(options: MemoryOptions) -> str | None:
     """Which of the options this engine does not have, as the end of a sentence; None if it has them all."""
     values = {field.name: getattr(options, field.name) for field in fields(options)}
