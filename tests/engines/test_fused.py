@@ -20,6 +20,8 @@ from torchdnc import DNC, DNCState, MemoryOptions
 from torchdnc.engines.fused import compiled, sequence
 
 BY_CONTENT = MemoryOptions(links="none", skip_unwritten=True)
+MASKING, FLOORED = MemoryOptions(masking=True), MemoryOptions(masking=True, mask_floor=0.2)
+EVERYTHING = replace(FLOORED, skip_unwritten=True, deallocation=True)
 CASES = {
     "plain": Case(),
     "ones": Case(T=1, B=1, I=1, H=1, N=1, W=1, R=1),
@@ -47,6 +49,19 @@ CASES = {
     "no links, skipping": Case(T=9, B=3, N=40, W=9, R=3, scale=3, normed=True, options=BY_CONTENT),
     "wiping": Case(T=9, B=5, N=7, W=9, R=2, masks=True, options=MemoryOptions(deallocation=True)),
     "wiping, no links, skipping": Case(T=9, B=3, N=17, R=3, scale=3, options=replace(BY_CONTENT, deallocation=True)),
+    "masking": Case(T=6, B=3, options=MASKING),
+    "masking, ones": Case(T=2, B=1, I=1, H=1, N=1, W=1, R=1, options=MASKING),
+    "masking, one number a word": Case(N=2, W=1, R=3, options=MASKING),
+    "masking, 17 slots": Case(T=7, B=3, H=5, N=17, W=4, R=3, layers=2, options=FLOORED),
+    "masking, 63 slots": Case(T=4, B=1, H=17, N=63, W=17, R=2, options=MASKING),
+    "masking, 100 slots": Case(T=3, N=100, W=33, R=1, options=FLOORED),
+    "masking, masks, normed": Case(T=9, B=5, N=7, W=5, R=2, layers=2, masks=True, normed=True, options=FLOORED),
+    "masking, saturated": Case(T=6, N=6, R=2, scale=40, options=FLOORED),
+    "masking, wiping, skipping": Case(T=9, B=5, N=7, W=9, R=3, masks=True, options=EVERYTHING),
+    "masking, no links, skipping": Case(T=9, B=3, N=40, W=9, R=3, scale=3, options=replace(BY_CONTENT, masking=True)),
+    "all but links": Case(
+        T=9, B=5, N=17, R=3, masks=True, bidirectional=True, options=replace(EVERYTHING, links="none")
+    ),
     "saturated": Case(T=6, N=6, R=2, scale=40),
 }
 

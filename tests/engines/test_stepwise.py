@@ -109,6 +109,7 @@ CHANGES: dict[str, Callable[[DNC, Case], None]] = {
 """What the kernels of a whole sequence do not know, each of which changes what is computed."""
 
 PLAIN = Case(T=6, H=5, R=2)
+EVERYTHING = MemoryOptions(skip_unwritten=True, deallocation=True, masking=True, mask_floor=0.2)
 CASES = {
     "ones": Case(T=1, B=1, I=1, H=1, N=1, W=1, R=1),
     "two slots": Case(N=2, W=1, R=3),
@@ -120,6 +121,9 @@ CASES = {
     "skipping": Case(T=7, B=4, N=9, R=2, masks=True, options=MemoryOptions(skip_unwritten=True)),
     "wiping": Case(T=6, N=7, W=9, R=2, masks=True, options=MemoryOptions(deallocation=True)),
     "no links, skipping": Case(T=6, N=17, W=9, R=2, options=MemoryOptions(links="none", skip_unwritten=True)),
+    "masking": Case(T=6, N=17, W=9, R=3, options=MemoryOptions(masking=True)),
+    "masking, wiping, skipping": Case(T=7, B=4, N=9, W=1, R=2, masks=True, options=EVERYTHING),
+    "all but links": Case(T=6, N=7, W=18, R=1, masks=True, options=replace(EVERYTHING, links="none")),
 }
 
 

@@ -15,13 +15,15 @@ from torchdnc.engines import reference
 from torchdnc.engines.fused import compiled
 from torchdnc.types import PAPER, DNCState, MemoryOptions
 
-OPTIONS: Final[dict[str, tuple[Any, ...]]] = {
+OPTIONS: Final[dict[str, tuple[Any, ...] | None]] = {
     "usage_gradient": (True, False),
     "skip_unwritten": (True, False),
     "links": ("full", "none"),
     "deallocation": (True, False),
+    "masking": (True, False),
+    "mask_floor": None,
 }
-"""The values of `MemoryOptions` that the kernels have; of other fields the paper's."""
+"""The values of `MemoryOptions` that the kernels have, None for all; of other fields the paper's."""
 
 
 def refusal(network: Any, inputs: Tensor) -> str | None:
@@ -37,7 +39,7 @@ def refusal(network: Any, inputs: Tensor) -> str | None:
 def lacking(options: MemoryOptions) -> str | None:
     """Which of the options this engine does not have, as the end of a sentence; None if it has them all."""
     values = {field.name: getattr(options, field.name) for field in fields(options)}
-    known = {name: OPTIONS.get(name, (getattr(PAPER, name),)) for name in values}
+    known = {name: OPTIONS.get(name, (getattr(PAPER, name),)) or (value,) for name, value in values.items()}
     lacked = [f"{name}={value!r}" for name, value in values.items() if value not in known[name]]
     return f"it does not have the option{'s' * (len(lacked) > 1)} {', '.join(lacked)}" if lacked else None
 

@@ -127,7 +127,14 @@ def array(tensor: Tensor) -> Array:
 
 def kernel_options(options: MemoryOptions) -> Options:
     """The options as kernels know them."""
-    return Options(options.usage_gradient, options.links != "none", options.skip_unwritten, options.deallocation)
+    return Options(
+        through_writes=options.usage_gradient,
+        linked=options.links != "none",
+        skips=options.skip_unwritten,
+        wipes=options.deallocation,
+        masked=options.masking,
+        floor=float(options.mask_floor),
+    )
 
 
 @functools.cache
@@ -258,7 +265,7 @@ def _scratch(team: Team, sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
     columns = R * W + H * sizes.recurrent + H * (sizes.layers > 1)
     work, chi, hidden, nothing, zeros, memories = _rooms(
         like,
-        (team.threads, work_size(N, W, R, sizes.options.wipes)),
+        (team.threads, work_size(N, W, R, sizes.options)),
         (team.threads if team.threads > B and not replay else 1, B, columns),
         (B, sizes.layers * H),
         (tape_size(N, R),),

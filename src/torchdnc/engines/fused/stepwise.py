@@ -141,7 +141,7 @@ def _team(memory: MemoryState) -> Team:
 
 
 def _work(team: Team, sizes: StepSizes, like: Tensor) -> Array:
-    return _room(team, work_size(sizes.N, sizes.W, sizes.R, sizes.options.wipes), like)
+    return _room(team, work_size(sizes.N, sizes.W, sizes.R, sizes.options), like)
 
 
 def _room(team: Team, numbers: int, like: Tensor) -> Array:

@@ -25,13 +25,16 @@ class Options(NamedTuple):
     """What kernels ask of `MemoryOptions`.
 
     through_writes: gradients flow from the usage into the write weights before; linked: there are links; skips: slots
-    that were never written take no part in look-ups; wipes: what is freed is forgotten.
+    that were never written take no part in look-ups; wipes: what is freed is forgotten; masked: look-ups have masks;
+    floor: the least of these.
     """
 
     through_writes: bool
     linked: bool
     skips: bool
     wipes: bool
+    masked: bool
+    floor: float
 
 
 class Sizes(NamedTuple):

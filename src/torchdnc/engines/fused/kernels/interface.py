@@ -4,7 +4,8 @@ import math
 
 from numba import njit
 
-from torchdnc.engines.fused.kernels.layout import interface_parts
+from torchdnc.engines.fused.kernels.layout import interface_parts, mask_parts
+from torchdnc.engines.fused.kernels.masking import squash_masks, unsquash_masks
 from torchdnc.engines.fused.kernels.options import EXACT
 from torchdnc.engines.fused.kernels.simd import first_lanes, fma, lanes, like, load, spread, store, sum_lanes
 from torchdnc.engines.fused.kernels.vectors import oneplus, sigmoid_in_place, total
@@ -47,11 +48,13 @@ def normalize_backward(normal, d_xi, gain, size):
 
 
 @njit(**EXACT)
-def squash(xi, W, R):
+def squash(xi, W, R, options):
     """Squashes every part of an interface row into its range, in place."""
     _, read_strengths, _, write_strength, erase, _, free_gates, alloc_gate, write_gate, modes = interface_parts(
-        xi, W, R
+        xi, W, R, options
     )
+    for masks in mask_parts(xi, W, R, options):
+        squash_masks(masks, options.floor)
     for strengths in (read_strengths, write_strength):
         for i in range(strengths.shape[0]):
             strengths[i] = oneplus(strengths[i])
@@ -66,15 +69,19 @@ def squash(xi, W, R):
 
 
 @njit(**EXACT)
-def unsquash(xi, d_xi, W, R):
+def unsquash(xi, d_xi, W, R, options):
     """d_xi: gradient of the squashed parts -> of the raw interface, in place; needs the squashed values only."""
     one = xi.dtype.type(1)
     _, read_strengths, _, write_strength, erase, _, free_gates, alloc_gate, write_gate, modes = interface_parts(
-        xi, W, R
+        xi, W, R, options
     )
     _, d_read_strengths, _, d_write_strength, d_erase, _, d_free, d_alloc, d_write, d_modes = interface_parts(
-        d_xi, W, R
+        d_xi, W, R, options
     )
+    read_masks, write_mask = mask_parts(xi, W, R, options)
+    d_read_masks, d_write_mask = mask_parts(d_xi, W, R, options)
+    for masks, d_masks in ((read_masks, d_read_masks), (write_mask, d_write_mask)):
+        unsquash_masks(masks, d_masks, options.floor)
     for strengths, d_strengths in ((read_strengths, d_read_strengths), (write_strength, d_write_strength)):
         for i in range(strengths.shape[0]):
             # With s = 1 + log(1 + e^x), the derivative e^x / (1 + e^x) is 1 - e^(1 - s).

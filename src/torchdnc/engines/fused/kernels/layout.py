@@ -2,6 +2,7 @@
 
 from numba import njit
 
+from torchdnc.engines.fused.kernels.arrays import Options
 from torchdnc.engines.fused.kernels.options import EXACT
 
 
@@ -10,9 +11,10 @@ def tape_size(N: int, R: int) -> int:
     return 5 * N + 2 * R * N
 
 
-def work_size(N: int, W: int, R: int, wipes: bool) -> int:
+def work_size(N: int, W: int, R: int, options: Options) -> int:
     """Numbers that the gradient of a step, which needs most, works with, rounded up to whole cache lines."""
-    return -(-((3 * R + 12) * N + 8 * R + N * W * wipes) // 16) * 16
+    masking = (N * W + 2 * R * (W + N)) * options.masked
+    return -(-((3 * R + 12) * N + 8 * R + N * W * options.wipes + masking) // 16) * 16
 
 
 @njit(**EXACT)
@@ -33,7 +35,7 @@ def tape_parts(row, N, R):
 
 
 @njit(**EXACT)
-def interface_parts(xi, W, R):
+def interface_parts(xi, W, R, options):
     """The parts of an interface row, in the paper's order; single numbers as arrays of one. Without links there are no
     modes."""
     strength = R * W + R + W
@@ -48,5 +50,28 @@ def interface_parts(xi, W, R):
         xi[free : free + R],
         xi[free + R : free + R + 1],
         xi[free + R + 1 : free + R + 2],
-        xi[free + R + 2 : free + R + 2 + 3 * R],
+        xi[free + R + 2 : free + R + 2 + 3 * R * options.linked],
+    )
+
+
+@njit(**EXACT)
+def mask_parts(xi, W, R, options):
+    """What lies behind the paper's interface, where it does: masks of the read keys [R W] and of the write key [W]."""
+    first = (R * W + R + W) + 1 + 2 * W + (R + 2) + 3 * R * options.linked
+    last = first + R * W * options.masked
+    return xi[first:last], xi[last : last + W * options.masked]
+
+
+@njit(**EXACT)
+def masking_parts(work, N, W, R):
+    """The end of a thread's room, where there are masks: the squares of a memory [N W]; those of the masks, masked keys
+    [R W]; the slots' lengths, and what they shrink by [R N]; all for R heads or fewer."""
+    room = work[work.shape[0] - N * W - 2 * R * (W + N) :]
+    spare = room[N * W :]
+    return (
+        room[: N * W],
+        spare[: R * W],
+        spare[R * W : 2 * R * W],
+        spare[2 * R * W : 2 * R * W + R * N],
+        spare[2 * R * W + R * N :],
     )

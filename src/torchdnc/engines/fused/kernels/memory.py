@@ -5,7 +5,8 @@ import math
 from numba import njit
 
 from torchdnc.engines.fused.kernels.interface import squash
-from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
+from torchdnc.engines.fused.kernels.layout import interface_parts, mask_parts, tape_parts
+from torchdnc.engines.fused.kernels.masking import score_masked
 from torchdnc.engines.fused.kernels.options import BODY, EXACT, INLINED
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
 from torchdnc.engines.fused.kernels.simd import (
@@ -150,14 +151,23 @@ def compare(dots, memory, keys, N, W, R):
 
 
 @njit(**EXACT)
-def look_up(content, memory, lengths, keys, strengths, N, W, R, options):
-    """content := C(M, k, β), of every key; where such slots are skipped, 0 at slots of infinite length."""
-    compare(content, memory, keys, N, W, R)
+def score(scores, memory, lengths, keys, strengths, N, W, R):
+    """scores := β k·M[i] / (|k| |M[i]|), of every key [R W] and slot."""
+    compare(scores, memory, keys, N, W, R)
     for r in range(R):
         scale = spread(strengths[r] / length(keys[r * W :], W))
-        for i in range(0, N, lanes(content)):
-            score = load(content, r * N + i, N - i) * scale / load(lengths, i, N - i)
-            store(content, r * N + i, score, N - i)
+        for i in range(0, N, lanes(scores)):
+            store(scores, r * N + i, load(scores, r * N + i, N - i) * scale / load(lengths, i, N - i), N - i)
+
+
+@njit(**EXACT)
+def look_up(content, memory, lengths, keys, masks, strengths, work, N, W, R, heads, options):
+    """content := C(M, k, β, m), of every key [heads W]; where such slots are skipped, 0 at slots of infinite length."""
+    if options.masked:
+        score_masked(content, memory, keys, masks, strengths, work, N, W, R, heads)
+    else:
+        score(content, memory, lengths, keys, strengths, N, W, heads)
+    for r in range(heads):
         if options.skips:
             softmax_where_finite(content[r * N :], lengths, N)
         else:
@@ -264,8 +274,9 @@ def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, r
     words read; work: for every thread room for 2 R N numbers, see `layout.work_size`.
     """
     keys, strengths, write_key, write_strength, erase, vector, free_gates, alloc_gate, write_gate, modes = (
-        interface_parts(xi, W, R)
+        interface_parts(xi, W, R, options)
     )
+    read_masks, write_mask = mask_parts(xi, W, R, options)
     usage, write_weights, precedence, lengths, write_content, read_weights, content = tape_parts(row, N, R)
     usage_prev, write_weights_prev, precedence_prev, lengths_prev, _, read_weights_prev, _ = tape_parts(prev, N, R)
     heads = R * N
@@ -273,10 +284,12 @@ def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, r
     first, last = part(mine, N)
 
     if mine.piece == 0:
-        squash(xi, W, R)
+        squash(xi, W, R, options)
         count_usage(usage, usage_prev, write_weights_prev, read_weights_prev, free_gates, N, R)
-        one_key = write_strength.shape[0]
-        look_up(write_content, memory_prev, lengths_prev, write_key, write_strength, N, W, one_key, options)
+        look_up(
+            write_content, memory_prev, lengths_prev, write_key, write_mask, write_strength, work[mine.thread], N, W, R,
+            write_strength.shape[0], options,
+        )  # fmt: skip
         sort_free_list(order, usage, N)
         choose_write(write_weights, write_content, usage, order, alloc_gate[0], write_gate[0], N)
         write(
@@ -292,7 +305,7 @@ def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, r
         )
         wait(mine)
     if mine.piece == 0:
-        look_up(content, memory, lengths, keys, strengths, N, W, R, options)
+        look_up(content, memory, lengths, keys, read_masks, strengths, work[mine.thread], N, W, R, R, options)
         if options.linked:
             for other in range(1, mine.pieces):
                 add(backward, work[other, heads : 2 * heads], heads)

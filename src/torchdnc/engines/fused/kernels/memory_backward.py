@@ -3,8 +3,9 @@
 from numba import njit
 
 from torchdnc.engines.fused.kernels.interface import unsquash
-from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
+from torchdnc.engines.fused.kernels.layout import interface_parts, mask_parts, masking_parts, tape_parts
 from torchdnc.engines.fused.kernels.links_backward import follow_backward, precede_backward, turn_heads
+from torchdnc.engines.fused.kernels.masking import score_masked_backward
 from torchdnc.engines.fused.kernels.memory import compare, retained
 from torchdnc.engines.fused.kernels.options import BODY, EXACT, INLINED
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
@@ -248,12 +249,14 @@ def step_row_backward(
     work: for every thread, see `layout.work_size`.
     """
     keys, strengths, write_key, write_strength, erase, vector, free_gates, alloc_gate, write_gate, modes = (
-        interface_parts(xi, W, R)
+        interface_parts(xi, W, R, options)
     )
     (
         d_keys, d_strengths, d_write_key, d_write_strength, d_erase, d_vector, d_free, d_alloc_gate, d_write_gate,
         d_modes,
-    ) = interface_parts(d_xi, W, R)  # fmt: skip
+    ) = interface_parts(d_xi, W, R, options)  # fmt: skip
+    read_masks, write_mask = mask_parts(xi, W, R, options)
+    d_read_masks, d_write_mask = mask_parts(d_xi, W, R, options)
     usage, weights, _, lengths, write_content, heads, content = tape_parts(row, N, R)
     usage_prev, weights_prev, precedence_prev, lengths_prev, _, heads_prev, _ = tape_parts(prev, N, R)
     d_usage, d_write, d_precedence, d_heads = d_state[:N], d_state[N : 2 * N], d_state[2 * N : 3 * N], d_state[3 * N :]
@@ -267,19 +270,27 @@ def step_row_backward(
         clear(d_xi, d_xi.shape[0])
         # read_words, the content mode of read_weights; `ahead` lends its room until the links need it
         add_product(d_heads, N, d_reads, W, memory, W, R, W, N)
-        compare(ahead, memory, keys, N, W, R)
         for r in range(R):
             by_content = modes[3 * r + 1] if options.linked else one
             d_mode = softmax_backward(content[r * N :], d_heads[r * N :], d_scores[r * N :], by_content, N)
             if options.linked:
                 d_modes[3 * r + 1] = d_mode
-        look_up_backward(d_scores, ahead, memory, lengths, keys, strengths, d_keys, d_strengths, shrink, N, W, R)
+        compared = keys
+        if options.masked:
+            _, _, compared, _, _ = masking_parts(work[mine.thread], N, W, R)
+            score_masked_backward(
+                d_scores, ahead, memory, d_memory, keys, read_masks, strengths, d_keys, d_read_masks, d_strengths,
+                shrink, work[mine.thread], N, W, R, R,
+            )  # fmt: skip
+        else:
+            compare(ahead, memory, keys, N, W, R)
+            look_up_backward(d_scores, ahead, memory, lengths, keys, strengths, d_keys, d_strengths, shrink, N, W, R)
         before = memory_prev
         if options.wipes:
             before = wiped
             wipe(before, memory_prev, heads_prev, free_gates, N, W, R)
         slots_backward(
-            before, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, d_scores, keys, shrink,
+            before, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, d_scores, compared, shrink,
             d_write, d_erase, d_vector, write_dots, N, W, R,
         )  # fmt: skip
         clear(d_kept, N)
@@ -322,15 +333,23 @@ def step_row_backward(
         d_scores, N,
     )  # fmt: skip
     softmax_backward(write_content, d_write, d_scores, write_gate[0] * (alloc_gate.dtype.type(1) - alloc_gate[0]), N)
-    look_up_backward(
-        d_scores, write_dots, memory_prev, lengths_prev, write_key, write_strength, d_write_key, d_write_strength,
-        shrink, N, W, write_strength.shape[0],
-    )  # fmt: skip
-    write_key_backward(memory_prev, d_memory, d_scores, shrink, write_key, N, W)
+    one_key, compared = write_strength.shape[0], write_key
+    if options.masked:
+        _, _, compared, _, _ = masking_parts(work[mine.thread], N, W, R)
+        score_masked_backward(
+            d_scores, write_dots, memory_prev, d_memory, write_key, write_mask, write_strength, d_write_key,
+            d_write_mask, d_write_strength, shrink, work[mine.thread], N, W, R, one_key,
+        )  # fmt: skip
+    else:
+        look_up_backward(
+            d_scores, write_dots, memory_prev, lengths_prev, write_key, write_strength, d_write_key, d_write_strength,
+            shrink, N, W, one_key,
+        )  # fmt: skip
+    write_key_backward(memory_prev, d_memory, d_scores, shrink, compared, N, W)
 
     # usage and retention
     count_usage_backward(
         usage_prev, weights_prev, heads_prev, free_gates, d_usage, d_kept, d_write, d_heads, d_free,
         options.through_writes, N, R,
     )  # fmt: skip
-    unsquash(xi, d_xi, W, R)
+    unsquash(xi, d_xi, W, R, options)

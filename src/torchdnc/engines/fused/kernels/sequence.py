@@ -245,7 +245,7 @@ def _replay(mine, b, first, last, sizes, tape, scratch):
             memory_prev, prev = scratch.zeros, scratch.nothing
         _, weights, _, lengths, _, _, _ = tape_parts(tape.rows[t + 1, b], N, R)
         _, _, _, lengths_prev, _, heads_prev, _ = tape_parts(prev, N, R)
-        _, _, _, _, erase, vector, free_gates, _, _, _ = interface_parts(tape.interfaces[t, b], W, R)
+        _, _, _, _, erase, vector, free_gates, _, _, _ = interface_parts(tape.interfaces[t, b], W, R, sizes.options)
         write(
             memory, memory_prev, lengths, lengths_prev, weights, erase, vector, heads_prev, free_gates, slot, end, N, W,
             R, sizes.options,
