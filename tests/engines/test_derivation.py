@@ -18,7 +18,7 @@ from tests.ops.inputs import KINDS, Sizes, edges, full, ordinary, saturated, tie
 from torchdnc import MemoryOptions, ops
 from torchdnc.engines.fused import derivation
 from torchdnc.ops.interface import SOFTPLUS_THRESHOLD
-from torchdnc.types import PAPER, Interface, MemoryState
+from torchdnc.types import PAPER, UNUSED, MemoryState
 
 Function = Callable[..., Any]
 Values = Sequence[Tensor]
@@ -29,11 +29,24 @@ SIZES = [
     for i, N in enumerate((1, 2, 5, 17))
     for j, R in enumerate((1, 2, 3))
 ]
-EQUATIONS = {case.name: case for case in inputs.CASES if case.name not in ("oneplus", "split_interface", "access")}
+STEPS = ("oneplus", "split_interface", "access")
+EQUATIONS = {case.name: case for case in inputs.CASES if case.name not in STEPS} | {
+    case.name: case for case in inputs.VARIANTS if case.op in (ops.content_weights, ops.deallocate)
+}
+OPTIONS = {
+    "paper": PAPER,
+    "stopped usage": MemoryOptions(usage_gradient=False),
+    "skipping": MemoryOptions(skip_unwritten=True),
+    "no links": MemoryOptions(links="none"),
+    "wiping": MemoryOptions(deallocation=True),
+    "masking": MemoryOptions(masking=True, mask_floor=0.1),
+    "all": MemoryOptions(skip_unwritten=True, deallocation=True, masking=True),
+    "all but links": MemoryOptions(links="none", skip_unwritten=True, deallocation=True, masking=True, mask_floor=0.1),
+}
 
 by_equation = pytest.mark.parametrize("name", EQUATIONS)
 by_kind = pytest.mark.parametrize("kind", KINDS)
-by_options = pytest.mark.parametrize("options", [PAPER, MemoryOptions(usage_gradient=False)])
+by_options = pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 
 
 def errors(got: Values, expected: Values, floor: float) -> Tensor:
@@ -89,7 +102,10 @@ def gradient_of(equation: Function) -> Function:
 def of_equation(equation: Function, *given: Tensor) -> tuple[Values, Values]:
     """The gradients of the arguments of an equation: by hand and by autograd."""
     d_results = random_like(as_tuple(equation(*given)))
-    return as_tuple(gradient_of(equation)(*given, *d_results)), by_autograd(equation, *given)
+    bound = inspect.signature(equation).bind(*given)
+    bound.apply_defaults()
+    found = gradient_of(equation)(*bound.args, *d_results)
+    return pytree.tree_leaves(found), by_autograd(equation, *given)
 
 
 def values_of(kind: Function, sizes: Sizes) -> inputs.Values:
@@ -110,8 +126,7 @@ def cases_of(name: str, kind: Function, every: int = 1) -> list[Values]:
 @by_equation
 def test_gradients_are_found_by_name_and_take_the_same_arguments(name: str) -> None:
     equation = EQUATIONS[name].op
-    parameters = inspect.signature(equation).parameters.values()
-    arguments = [parameter.name for parameter in parameters if parameter.default is inspect.Parameter.empty]
+    arguments = list(inspect.signature(equation).parameters)
     assert list(inspect.signature(gradient_of(equation)).parameters)[: len(arguments)] == arguments
 
 
@@ -131,48 +146,60 @@ def test_equation_in_float32(name: str, kind: Function) -> None:
     assert_as_exact(partial(of_equation, EQUATIONS[name].op), cases_of(name, kind, every=2))
 
 
-def of_squashing(W: int, R: int, vector: Tensor) -> tuple[Values, Values]:
-    squash = lambda vector: tuple(pytree.tree_leaves(ops.split_interface(vector, W, R)))  # noqa: E731
-    interface = Interface(*squash(vector))
-    d_interface = Interface(*random_like(squash(vector)))
-    return [derivation.split_interface_backward(interface, d_interface)], by_autograd(squash, vector)
+def of_squashing(options: MemoryOptions, W: int, R: int, vector: Tensor) -> tuple[Values, Values]:
+    def squash(vector: Tensor) -> tuple[Tensor, ...]:
+        return (*pytree.tree_leaves(ops.split_interface(vector, W, R, options)),)
+
+    parts, structure = pytree.tree_flatten(ops.split_interface(vector, W, R, options))
+    interface, d_interface = (pytree.tree_unflatten(each, structure) for each in (parts, random_like(parts)))
+    return [derivation.split_interface_backward(interface, d_interface, options)], by_autograd(squash, vector)
 
 
+@by_options
 @pytest.mark.parametrize(("scale", "shift"), [(1, 0), (1e4, 0), (1, -40), (1e-3, SOFTPLUS_THRESHOLD)])
-def test_squashing(scale: float, shift: float) -> None:
+def test_squashing(scale: float, shift: float, options: MemoryOptions) -> None:
     for sizes in SIZES:
-        vector = scale * torch.tensor(ordinary(sizes)["interface"]) + shift
-        gradients = partial(of_squashing, sizes.W, sizes.R)
+        vector = scale * torch.tensor(vector_of(ordinary(sizes), options)) + shift
+        gradients = partial(of_squashing, options, sizes.W, sizes.R)
         assert_equal(*gradients(vector))
         assert_as_exact(gradients, [[vector]])
 
 
+def vector_of(values: inputs.Values, options: MemoryOptions) -> Any:
+    """A raw interface vector of the width that these options need."""
+    return values["longest_interface"][:, : ops.interface_size(values["W"], values["R"], options)]
+
+
+def state_of(options: MemoryOptions, leaves: Values) -> MemoryState:
+    return inputs.state_of(dict(zip(inputs.state_fields(options), leaves, strict=True)), options)
+
+
 def roll_out(access: Function, options: MemoryOptions, vectors: Tensor, *start: Tensor) -> tuple[Tensor, ...]:
-    """The words of all steps and the final state."""
-    state, words = MemoryState(*start), []
+    """The words of all steps and the final state, but for what was written, which has no gradient."""
+    state, words = state_of(options, start), []
     W, R = state.memory.shape[-1], state.read_weights.shape[-2]
     for vector in vectors:
-        read_words, state = access(ops.split_interface(vector, W, R), state, options)
+        read_words, state = access(ops.split_interface(vector, W, R, options), state, options)
         words.append(read_words)
-    return torch.stack(words), *pytree.tree_leaves(state)
+    return torch.stack(words), *pytree.tree_leaves(state._replace(written=UNUSED))
 
 
 @torch.inference_mode()
 def by_hand(options: MemoryOptions, vectors: Tensor, *start: Tensor) -> list[Tensor]:
     """The gradients of the arguments of `roll_out`, step by step backwards; autograd is off."""
-    states = [MemoryState(*start)]
+    states = [state_of(options, start)]
     W, R = states[0].memory.shape[-1], states[0].read_weights.shape[-2]
-    steps = [ops.split_interface(vector, W, R) for vector in vectors]
+    steps = [ops.split_interface(vector, W, R, options) for vector in vectors]
     words = []
     for xi in steps:
         read_words, state = ops.access(xi, states[-1], options)
         words.append(read_words)
         states.append(state)
     d_words, *d_end = random_like([torch.stack(words), *pytree.tree_leaves(states[-1])])
-    d_state, d_vectors = MemoryState(*d_end), []
+    d_state, d_vectors = state_of(options, d_end), []
     for t in reversed(range(len(steps))):
         d_xi, d_state = derivation.access_backward(steps[t], states[t], states[t + 1], d_words[t], d_state, options)
-        d_vectors.append(derivation.split_interface_backward(steps[t], d_xi))
+        d_vectors.append(derivation.split_interface_backward(steps[t], d_xi, options))
     return [torch.stack(d_vectors[::-1]), *pytree.tree_leaves(d_state)]
 
 
@@ -180,43 +207,48 @@ def of_sequence(options: MemoryOptions, *given: Tensor) -> tuple[Values, Values]
     return by_hand(options, *given), by_autograd(partial(roll_out, ops.access, options), *given)
 
 
-def sequence(kind: Function, sizes: Sizes) -> list[Tensor]:
+def sequence(kind: Function, sizes: Sizes, options: MemoryOptions = PAPER) -> list[Tensor]:
     """The interface vectors of three steps and an initial state."""
-    vectors = torch.stack([torch.tensor(kind(sizes, seed)["interface"]) for seed in range(3)])
-    return [vectors, *[torch.tensor(kind(sizes)[name]) for name in inputs.state_fields()]]
+    vectors = torch.stack([torch.tensor(vector_of(kind(sizes, seed), options)) for seed in range(3)])
+    return [vectors, *[torch.tensor(kind(sizes)[name]) for name in inputs.state_fields(options)]]
 
 
 @by_options
 @by_kind
 def test_sequence(kind: Function, options: MemoryOptions) -> None:
     for sizes in SIZES[::2]:
-        assert_equal(*of_sequence(options, *sequence(kind, sizes)))
+        assert_equal(*of_sequence(options, *sequence(kind, sizes, options)))
 
 
 # Elsewhere usages tie, and float32 and float64 number slots differently where rounding breaks a tie.
+@by_options
 @pytest.mark.parametrize("kind", [ordinary, edges, full])
-def test_sequence_in_float32(kind: Function) -> None:
-    assert_as_exact(partial(of_sequence, PAPER), [sequence(kind, sizes) for sizes in SIZES[::2]])
+def test_sequence_in_float32(kind: Function, options: MemoryOptions) -> None:
+    assert_as_exact(partial(of_sequence, options), [sequence(kind, sizes, options) for sizes in SIZES[::2]])
 
 
 @by_options
 @by_kind
 def test_access_under_autograd(kind: Function, options: MemoryOptions) -> None:
-    given = sequence(kind, Sizes(2, 5, 3, 2))
+    given = sequence(kind, Sizes(2, 5, 3, 2), options)
     ours, reference = partial(roll_out, derivation.access, options), partial(roll_out, ops.access, options)
     assert all(map(torch.equal, ours(*given), reference(*given)))
     assert_equal(by_autograd(ours, *given), by_autograd(reference, *given))
 
 
-def test_access_has_the_gradient_of_finite_differences() -> None:
-    names = inputs.interface_fields() + inputs.state_fields()
+# What is stopped is not the gradient.
+@pytest.mark.parametrize("options", [options for options in OPTIONS.values() if options.usage_gradient])
+def test_access_has_the_gradient_of_finite_differences(options: MemoryOptions) -> None:
+    names = inputs.interface_fields(options) + inputs.state_fields(options)
 
     def step(*leaves: Tensor) -> tuple[Tensor, ...]:
         values = dict(zip(names, leaves, strict=True))
-        return (*pytree.tree_leaves(derivation.access(inputs.interface_of(values), inputs.state_of(values))),)
+        xi, state = inputs.interface_of(values, options), inputs.state_of(values, options)
+        return (*pytree.tree_leaves(derivation.access(xi, state, options)),)
 
     values = ordinary(Sizes(1, 4, 2, 2))
-    assert gradcheck(step, [torch.tensor(values[name]).requires_grad_() for name in names])
+    leaves = [torch.tensor(values[name]).requires_grad_(name not in inputs.CONSTANTS) for name in names]
+    assert gradcheck(step, leaves)
 
 
 @by_options
@@ -228,7 +260,7 @@ def test_access_has_second_derivatives(options: MemoryOptions) -> None:
         first = torch.autograd.grad(results, given, random_like(results), create_graph=True, allow_unused=True)
         return tuple(slope for slope in first if slope is not None and slope.requires_grad)
 
-    given = sequence(ordinary, Sizes(2, 5, 3, 2))
+    given = sequence(ordinary, Sizes(2, 5, 3, 2), options)
     assert_equal(*[by_autograd(partial(slopes, access), *given) for access in (derivation.access, ops.access)])
 
 

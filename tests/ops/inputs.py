@@ -154,6 +154,10 @@ VARIANTS = [
     _case("content_weights", "memory", "write_key", "write_strength", "looked_at", note=" of a head in written slots"),
     _masked_case("read_keys", "read_strengths", "read_masks"),
     _masked_case("write_key", "write_strength", "write_mask", note=" of one head"),
+    _case("content_weights", "memory", "read_keys", "read_strengths", "looked_at", "read_masks", note=" of everything"),
+    _case(
+        "content_weights", "memory", "write_key", "write_strength", "looked_at", "write_mask", note=" of one head's all"
+    ),
     _case("written", "written", "write_weights"),
     _case("deallocate", "memory", "retention"),
     _case("sharpen_directional", "forward", "forward_sharpness"),

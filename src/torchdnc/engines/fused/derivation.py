@@ -21,6 +21,7 @@ from torchdnc.types import (
     CONTENT,
     FORWARD,
     PAPER,
+    UNUSED,
     HeadScalars,
     HeadWeights,
     HeadWords,
@@ -31,6 +32,7 @@ from torchdnc.types import (
     MemoryState,
     ReadModes,
     Scalars,
+    Unused,
     Weights,
     Word,
 )
@@ -44,6 +46,11 @@ def _dot(a: Tensor, b: Tensor) -> Tensor:
 def _softmax_backward(weights: Tensor, d_weights: Tensor) -> Tensor:
     """c = softmax(z): d z = c ∘ (d c − c · d c)."""
     return weights * (d_weights - _dot(weights, d_weights).unsqueeze(-1))
+
+
+def _zeros_like(x: Tensor | Unused) -> Any:
+    """The gradient of what has none, of the same kind."""
+    return torch.zeros_like(x) if isinstance(x, Tensor) else UNUSED
 
 
 def read_words_backward(
@@ -75,26 +82,41 @@ def read_weights_backward(
 
 
 def content_weights_backward(
-    memory: Memory, keys: Tensor, strengths: Tensor, d_content: Tensor
-) -> tuple[Memory, Tensor, Tensor]:
-    """c = softmax(z), z[i] = β y[i] / (|k| |M[i]|), y[i] = k · M[i], |x| = sqrt(x · x + ε).
+    memory: Memory,
+    keys: Tensor,
+    strengths: Tensor,
+    written: Weights | Unused,
+    masks: Tensor | Unused,
+    d_content: Tensor,
+) -> tuple[Memory, Tensor, Tensor, Any, Any]:
+    """c = softmax(z), z[i] = β y[i] / (|k ∘ m| |M[i] ∘ m|), y[i] = (k ∘ m) · (M[i] ∘ m), |x| = sqrt(x · x + ε).
 
-    With d y[i] = β d z[i] / (|k| |M[i]|), and |x| having the gradient x / |x|:
-    d M[i] = Σ_heads d y[i] (k − y[i] M[i] / |M[i]|²), d k = Σ_i d y[i] (M[i] − y[i] k / |k|²),
-    d β = Σ_i d z[i] y[i] / (|k| |M[i]|).
+    With d y[i] = β d z[i] / (|k ∘ m| |M[i] ∘ m|), l[i] = d y[i] y[i] / |M[i] ∘ m|², q = Σ_i d y[i] y[i] / |k ∘ m|²,
+    and |x| having the gradient x / |x|:
+    d M[i] = Σ_heads m² ∘ (d y[i] k − l[i] M[i]), d k = m² ∘ (Σ_i d y[i] M[i] − q k),
+    d m = m ∘ (2 k ∘ Σ_i d y[i] M[i] − q k² − Σ_i l[i] M[i]²), d β = Σ_i d z[i] y[i] / (|k ∘ m| |M[i] ∘ m|).
+    Without masks m is 1 everywhere. A slot that is passed over has the weight 0, and so d z[i] = 0: nothing comes from
+    it, and what was written has a gradient of zeros.
     """
     if keys.dim() == memory.dim() - 1:
-        one_head = keys.unsqueeze(-2), strengths.unsqueeze(-1), d_content.unsqueeze(-2)
-        d_memory, d_keys, d_strengths = content_weights_backward(memory, *one_head)
-        return d_memory, d_keys.squeeze(-2), d_strengths.squeeze(-1)
-    d_z = _softmax_backward(ops.content_weights(memory, keys, strengths), d_content)
-    y = keys @ memory.mT
-    of_key, of_slot = (_dot(keys, keys) + COSINE_EPSILON).sqrt(), (_dot(memory, memory) + COSINE_EPSILON).sqrt()
-    lengths = of_key.unsqueeze(-1) * of_slot.unsqueeze(-2)
-    d_y = strengths.unsqueeze(-1) * d_z / lengths
-    d_keys = d_y @ memory - keys * (_dot(d_y, y) / of_key.square()).unsqueeze(-1)
-    d_memory = d_y.mT @ keys - memory * ((d_y * y).sum(-2) / of_slot.square()).unsqueeze(-1)
-    return d_memory, d_keys, _dot(d_z, y / lengths)
+        one_mask = masks.unsqueeze(-2) if isinstance(masks, Tensor) else masks
+        one_head = keys.unsqueeze(-2), strengths.unsqueeze(-1), written, one_mask, d_content.unsqueeze(-2)
+        d_memory, d_keys, d_strengths, d_written, d_masks = content_weights_backward(memory, *one_head)
+        d_mask = d_masks.squeeze(-2) if isinstance(d_masks, Tensor) else d_masks
+        return d_memory, d_keys.squeeze(-2), d_strengths.squeeze(-1), d_written, d_mask
+    d_z = _softmax_backward(ops.content_weights(memory, keys, strengths, written, masks), d_content)
+    m = masks if isinstance(masks, Tensor) else torch.ones_like(keys)
+    squares = m * m
+    y = (keys * squares) @ memory.mT
+    of_key = ((keys * m).square().sum(-1, keepdim=True) + COSINE_EPSILON).sqrt()
+    of_slot = (squares @ memory.square().mT + COSINE_EPSILON).sqrt()
+    d_y = strengths.unsqueeze(-1) * d_z / (of_key * of_slot)
+    along, l, q = d_y @ memory, d_y * y / of_slot.square(), _dot(d_y, y).unsqueeze(-1) / of_key.square()
+    d_keys = squares * (along - q * keys)
+    d_memory = d_y.mT @ (keys * squares) - memory * (l.mT @ squares)
+    d_masks = m * (keys * (2 * along - q * keys) - l @ memory.square())
+    d_strengths = _dot(d_z, y / (of_key * of_slot))
+    return d_memory, d_keys, d_strengths, _zeros_like(written), d_masks if isinstance(masks, Tensor) else UNUSED
 
 
 def directional_weights_backward(
@@ -131,6 +153,11 @@ def precedence_backward(
     """p = (1 − Σ w) p_{t−1} + w: d p_{t−1} = (1 − Σ w) d p, d w = d p − d p · p_{t−1}."""
     d_precedence_prev = (1 - write_weights.sum(-1, keepdim=True)) * d_precedence
     return d_precedence_prev, d_precedence - _dot(d_precedence, precedence_prev).unsqueeze(-1)
+
+
+def deallocate_backward(memory_prev: Memory, retention: Weights, d_held: Memory) -> tuple[Memory, Weights]:
+    """M_{t−1} ∘ ψ 1ᵀ: d M_{t−1} = d_held ∘ ψ 1ᵀ, d ψ[i] = d_held[i] · M_{t−1}[i]."""
+    return d_held * retention.unsqueeze(-1), _dot(d_held, memory_prev)
 
 
 def erase_and_write_backward(
@@ -219,7 +246,12 @@ def _oneplus_backward(strength: Tensor, d_strength: Tensor) -> Tensor:
     return d_strength * -torch.expm1(1 - strength)
 
 
-def split_interface_backward(interface: Interface, d_interface: Interface) -> Tensor:
+def _mask_backward(mask: Tensor, d_mask: Tensor, floor: float) -> Tensor:
+    """m = floor + (1 − floor) g, g = 1 / (1 + e^−x): d x = d m (1 − floor) g (1 − g)."""
+    return (1 - floor) * _sigmoid_backward((mask - floor) / (1 - floor), d_mask)
+
+
+def split_interface_backward(interface: Interface, d_interface: Interface, options: MemoryOptions = PAPER) -> Tensor:
     """The gradient of the interface vector, from the squashed parts alone and the gradients of these."""
     xi, d_xi = interface, d_interface
     parts = [
@@ -232,8 +264,12 @@ def split_interface_backward(interface: Interface, d_interface: Interface) -> Te
         _sigmoid_backward(xi.free_gates, d_xi.free_gates),
         _sigmoid_backward(xi.alloc_gate, d_xi.alloc_gate).unsqueeze(-1),
         _sigmoid_backward(xi.write_gate, d_xi.write_gate).unsqueeze(-1),
-        _softmax_backward(xi.read_modes, d_xi.read_modes).flatten(-2),
     ]
+    if options.links != "none":
+        parts.append(_softmax_backward(xi.read_modes, d_xi.read_modes).flatten(-2))
+    if options.masking:
+        parts.append(_mask_backward(xi.read_masks, d_xi.read_masks, options.mask_floor).flatten(-2))
+        parts.append(_mask_backward(xi.write_mask, d_xi.write_mask, options.mask_floor))
     return torch.cat(parts, -1)
 
 
@@ -256,71 +292,100 @@ def access_backward(
     Returns:
         the gradients of interface and state_prev.
     """
-    d_reading, d_state, d_read_weights_prev = _reading_backward(interface, state_prev, state, d_read_words, d_state)
+    d_reading, d_state, d_read_weights_prev = _reading_backward(
+        interface, state_prev, state, d_read_words, d_state, options
+    )
     d_writing, d_prev = _writing_backward(interface, state_prev, state, d_state, options)
     d_prev = d_prev._replace(read_weights=d_prev.read_weights + d_read_weights_prev)
     return Interface(**d_reading, **d_writing), d_prev
 
 
 def _reading_backward(
-    xi: Interface, prev: MemoryState, state: MemoryState, d_read_words: HeadWords, d_state: MemoryState
-) -> tuple[dict[str, Tensor], MemoryState, HeadWeights]:
+    xi: Interface,
+    prev: MemoryState,
+    state: MemoryState,
+    d_read_words: HeadWords,
+    d_state: MemoryState,
+    options: MemoryOptions,
+) -> tuple[dict[str, Any], MemoryState, HeadWeights]:
     """Back from the words read to memory and link of step t, whose gradients in d_state are complete on return.
 
     Returns also the gradients of this part of the interface, and that of w^r_{t−1} by way of the links.
     """
     d_memory_by_words, d_heads_by_words = read_words_backward(state.memory, state.read_weights, d_read_words)
-    content = ops.content_weights(state.memory, xi.read_keys, xi.read_strengths)
-    forward, backward = ops.directional_weights(state.link, prev.read_weights)
-    d_backward, d_content, d_forward, d_modes = read_weights_backward(
-        backward, content, forward, xi.read_modes, d_state.read_weights + d_heads_by_words
-    )
-    d_memory_by_content, d_keys, d_strengths = content_weights_backward(
-        state.memory, xi.read_keys, xi.read_strengths, d_content
-    )
-    d_link, d_read_weights_prev = directional_weights_backward(state.link, prev.read_weights, d_forward, d_backward)
+    looked_up = state.memory, xi.read_keys, xi.read_strengths, state.written, xi.read_masks
+    d_heads = d_state.read_weights + d_heads_by_words
+    if options.links == "none":
+        d_content, d_modes, d_link, d_read_weights_prev = d_heads, UNUSED, UNUSED, torch.zeros_like(prev.read_weights)
+    else:
+        forward, backward = ops.directional_weights(state.link, prev.read_weights)
+        d_backward, d_content, d_forward, d_modes = read_weights_backward(
+            backward, ops.content_weights(*looked_up), forward, xi.read_modes, d_heads
+        )
+        d_link_by_heads, d_read_weights_prev = directional_weights_backward(
+            state.link, prev.read_weights, d_forward, d_backward
+        )
+        d_link = d_state.link + d_link_by_heads
+    d_memory_by_content, d_keys, d_strengths, _, d_masks = content_weights_backward(*looked_up, d_content)
 
-    d_xi = {"read_keys": d_keys, "read_strengths": d_strengths, "read_modes": d_modes}
+    d_xi = {"read_keys": d_keys, "read_strengths": d_strengths, "read_modes": d_modes, "read_masks": d_masks}
     d_memory = d_state.memory + d_memory_by_words + d_memory_by_content
-    return d_xi, d_state._replace(memory=d_memory, link=d_state.link + d_link), d_read_weights_prev
+    return d_xi, d_state._replace(memory=d_memory, link=d_link), d_read_weights_prev
 
 
 def _writing_backward(
     xi: Interface, prev: MemoryState, state: MemoryState, d_state: MemoryState, options: MemoryOptions
-) -> tuple[dict[str, Tensor], MemoryState]:
+) -> tuple[dict[str, Any], MemoryState]:
     """Back from the state of step t to the one before. All but the usage went through the write weighting w."""
-    w = state.write_weights
-    d_link_prev, d_precedence_by_link, d_w_by_link = link_backward(prev.link, prev.precedence, w, d_state.link)
-    d_precedence_prev, d_w_by_precedence = precedence_backward(prev.precedence, w, d_state.precedence)
-    d_memory_prev, d_w_by_memory, d_erase, d_vector = erase_and_write_backward(
-        prev.memory, w, xi.erase, xi.write_vector, d_state.memory
+    w, retention = state.write_weights, ops.retention(xi.free_gates, prev.read_weights)
+    held = ops.deallocate(prev.memory, retention) if options.deallocation else prev.memory
+    d_held, d_w_by_memory, d_erase, d_vector = erase_and_write_backward(
+        held, w, xi.erase, xi.write_vector, d_state.memory
     )
-    d_w = d_state.write_weights + d_w_by_link + d_w_by_precedence + d_w_by_memory
+    d_link_prev, d_precedence_prev, d_w_by_links = _linking_backward(prev, w, d_state, options)
+    d_w = d_state.write_weights + d_w_by_links + d_w_by_memory
 
-    content = ops.content_weights(prev.memory, xi.write_key, xi.write_strength)
+    looked_up = prev.memory, xi.write_key, xi.write_strength, prev.written, xi.write_mask
     d_content, d_allocation, d_alloc_gate, d_write_gate = write_weights_backward(
-        content, ops.allocation_weights(state.usage), xi.alloc_gate, xi.write_gate, d_w
+        ops.content_weights(*looked_up), ops.allocation_weights(state.usage), xi.alloc_gate, xi.write_gate, d_w
     )
-    d_memory_by_content, d_key, d_strength = content_weights_backward(
-        prev.memory, xi.write_key, xi.write_strength, d_content
-    )
+    d_memory_by_content, d_key, d_strength, d_written, d_mask = content_weights_backward(*looked_up, d_content)
 
     d_usage = d_state.usage + allocation_weights_backward(state.usage, d_allocation)
-    retention = ops.retention(xi.free_gates, prev.read_weights)
     counted = prev.write_weights if options.usage_gradient else prev.write_weights.detach()
     d_usage_prev, d_counted, d_retention = usage_backward(prev.usage, counted, retention, d_usage)
+    if options.deallocation:
+        d_held, d_retention_by_memory = deallocate_backward(prev.memory, retention, d_held)
+        d_retention = d_retention + d_retention_by_memory
     d_free_gates, d_read_weights_prev = retention_backward(xi.free_gates, prev.read_weights, d_retention)
 
-    d_xi = {"write_key": d_key, "write_strength": d_strength, "erase": d_erase, "write_vector": d_vector}
-    d_xi |= {"free_gates": d_free_gates, "alloc_gate": d_alloc_gate, "write_gate": d_write_gate}
+    d_xi: dict[str, Any] = {
+        "write_key": d_key,
+        "write_strength": d_strength,
+        "erase": d_erase,
+        "write_vector": d_vector,
+    }
+    d_xi |= {"free_gates": d_free_gates, "alloc_gate": d_alloc_gate, "write_gate": d_write_gate, "write_mask": d_mask}
     return d_xi, MemoryState(
-        memory=d_memory_prev + d_memory_by_content,
+        memory=d_held + d_memory_by_content,
         usage=d_usage_prev,
-        precedence=d_precedence_prev + d_precedence_by_link,
+        precedence=d_precedence_prev,
         link=d_link_prev,
         write_weights=d_counted if options.usage_gradient else torch.zeros_like(d_counted),
         read_weights=d_read_weights_prev,
+        written=d_written,
     )
+
+
+def _linking_backward(
+    prev: MemoryState, w: Weights, d_state: MemoryState, options: MemoryOptions
+) -> tuple[Any, Any, Tensor]:
+    """Back from link and precedence of step t to those of the step before, and w; without links there are none."""
+    if options.links == "none":
+        return UNUSED, UNUSED, torch.zeros_like(w)
+    d_link_prev, d_precedence_by_link, d_w_by_link = link_backward(prev.link, prev.precedence, w, d_state.link)
+    d_precedence_prev, d_w_by_precedence = precedence_backward(prev.precedence, w, d_state.precedence)
+    return d_link_prev, d_precedence_prev + d_precedence_by_link, d_w_by_link + d_w_by_precedence
 
 
 class Access(torch.autograd.Function):
@@ -333,15 +398,17 @@ class Access(torch.autograd.Function):
         ctx.options, ctx.structure = options, structure
         after = pytree.tree_leaves(state)
         ctx.save_for_backward(*leaves, *after)
+        if isinstance(state.written, Tensor):
+            ctx.mark_non_differentiable(state.written)
         return read_words, *after
 
     @staticmethod
-    def backward(ctx: Any, d_read_words: Tensor, *d_state: Tensor) -> tuple[Tensor | None, ...]:
-        state = MemoryState(*ctx.saved_tensors[-len(d_state) :])
-        interface, state_prev = pytree.tree_unflatten(ctx.saved_tensors[: -len(d_state)], ctx.structure)
-        d_interface, d_prev = access_backward(
-            interface, state_prev, state, d_read_words, MemoryState(*d_state), ctx.options
-        )
+    def backward(ctx: Any, d_read_words: Tensor, *d_after: Tensor) -> tuple[Tensor | None, ...]:
+        leaves, after = ctx.saved_tensors[: -len(d_after)], ctx.saved_tensors[-len(d_after) :]
+        interface, state_prev = pytree.tree_unflatten(leaves, ctx.structure)
+        # A state after a step has the fields of the one before.
+        state, d_state = (pytree.tree_unflatten(each, pytree.tree_structure(state_prev)) for each in (after, d_after))
+        d_interface, d_prev = access_backward(interface, state_prev, state, d_read_words, d_state, ctx.options)
         return None, None, *pytree.tree_leaves((d_interface, d_prev))
 
 
@@ -350,5 +417,5 @@ def access(
 ) -> tuple[HeadWords, MemoryState]:
     """`ops.access`, whose gradient is taken by `access_backward`; arguments, result and source as there."""
     leaves, structure = pytree.tree_flatten((interface, memory_state))
-    read_words, *state = Access.apply(options, structure, *leaves)
-    return read_words, MemoryState(*state)
+    read_words, *after = Access.apply(options, structure, *leaves)
+    return read_words, pytree.tree_unflatten(after, pytree.tree_structure(memory_state))
