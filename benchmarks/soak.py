@@ -1,9 +1,10 @@
 """Calls drawn at random, on the fused engine and on the reference: python benchmarks/soak.py --minutes 30 --seed 0.
 
 Cases are numbered from the seed on; `--case NUMBER` runs one again, alone. What a case is: tests/engines/draws.py (each
-is of one dtype; controllers of one's own are not among them: tests/engines/test_stepwise.py); what counts as a
-mismatch: tests/engines/verdict.py. Writes results/soak.json, also when it is interrupted; ends with 1 if there was a
-mismatch, or if more than a fiftieth of the steps were undecided.
+is of one dtype; controllers of one's own are not among them, tests/engines/test_stepwise.py, nor bidirectional ones,
+whose calls cannot be cut, tests/engines/test_fused.py); what counts as a mismatch: tests/engines/verdict.py. Writes
+results/soak.json, also when it is interrupted; ends with 1 if there was a mismatch, or if more than a fiftieth of the
+steps were undecided.
 """
 
 from __future__ import annotations
@@ -45,6 +46,11 @@ KINDS = (
     "lengths",
     "reset",
     "usage_gradient",
+    "skip_unwritten",
+    "links",
+    "deallocation",
+    "masking",
+    "normed",
     "clip",
     "scale",
     "threads",

@@ -38,9 +38,9 @@ def error(got: Answers, expected: Answers) -> float:
 
 
 def marks(memory: MemoryState) -> Tensor:
-    """[B, N, 3 + R]: usage and all weightings of every slot."""
-    columns = [memory.usage, memory.precedence, memory.write_weights, *memory.read_weights.unbind(1)]
-    return torch.stack(columns, -1)
+    """[B, N, ·]: usage, all weightings and whether it was written to, of every slot."""
+    columns = [memory.usage, memory.precedence, memory.write_weights, *memory.read_weights.unbind(1), memory.written]
+    return torch.stack([column for column in columns if isinstance(column, Tensor)], -1)
 
 
 def _gradients(drawn: Draw, made: DNC, call: Call, results: list[Tensor]) -> Answers:
@@ -64,14 +64,19 @@ def _named(what: str, state: Any) -> Answers:
 
 def _numberless(what: str, state: DNCState) -> Answers:
     """What of a state does not depend on how its slots are numbered: products over them of all that they hold."""
-    memory, link, marked = state.memory.memory, state.memory.link, marks(state.memory)
+    memory, marked = state.memory.memory, marks(state.memory)
+    link: Any = state.memory.link
     across = marked.transpose(1, 2)
-    return _named(f"{what} controller", state.controller) | {
+    slots = _named(f"{what} controller", state.controller) | {
         f"{what} read_words": state.read_words,
         f"{what} memory with itself": memory.transpose(1, 2) @ memory,
         f"{what} memory with weightings": across @ memory,
         f"{what} weightings with themselves": across @ marked,
         f"{what} weightings": marked.sum(1),
+    }
+    if not isinstance(link, Tensor):
+        return slots
+    return slots | {
         f"{what} links of weightings": across @ link @ marked,
         f"{what} links of memory": across @ link @ memory,
         f"{what} links": torch.stack([link.sum((1, 2)), link.square().sum((1, 2))]),

@@ -68,8 +68,8 @@ class Draw:
         """Every setting, as plain data."""
         settings = {name: value for name, value in asdict(self).items() if name != "case"}
         sizes = {name: value for name, value in asdict(self.case).items() if name not in ("seed", "masks", "options")}
-        usage_gradient = {"usage_gradient": self.case.options.usage_gradient}
-        return settings | sizes | usage_gradient | {"dtype": str(self.dtype), "padding": str(self.padding)}
+        options = asdict(self.case.options)
+        return settings | sizes | options | {"dtype": str(self.dtype), "padding": str(self.padding)}
 
 
 def draw(number: int) -> Draw:
@@ -85,8 +85,9 @@ def draw(number: int) -> Draw:
         controller=rng.choice(("lstm", "lstm", "feedforward")),
         scale=rng.choice(SCALES),
         clip=rng.choice((None, None, 10.0, 0.01)),
-        options=MemoryOptions(usage_gradient=rng.random() < 0.7),
+        options=_options(rng),
         outputs=rng.choice((None, None, 1, 5)),
+        normed=rng.random() < 0.3,
         seed=number,
     )
     return Draw(
@@ -102,6 +103,19 @@ def draw(number: int) -> Draw:
         shared=rng.random() < 0.5,
         dirty=rng.random() < 0.3,
         padding=rng.choice(POISONS),
+    )
+
+
+def _options(rng: random.Random) -> MemoryOptions:
+    """Any of them beside any others, the paper's more often."""
+    masking = rng.random() < 0.3
+    return MemoryOptions(
+        usage_gradient=rng.random() < 0.7,
+        skip_unwritten=rng.random() < 0.3,
+        links="none" if rng.random() < 0.3 else "full",
+        deallocation=rng.random() < 0.3,
+        masking=masking,
+        mask_floor=rng.choice((0.0, 0.2)) if masking else 0.0,
     )
 
 
@@ -166,8 +180,8 @@ def _start(kind: str, made: DNC, B: int) -> Any:
     one_hot = {
         "write_weights": _one_hot(memory.write_weights),
         "read_weights": _one_hot(memory.read_weights),
-        "precedence": _one_hot(memory.precedence),
-        "link": torch.eye(N).roll(1, 0).fill_diagonal_(0).expand(B, N, N).to(memory.link),
+        "precedence": _one_hot(memory.usage),
+        "link": torch.eye(N).roll(1, 0).fill_diagonal_(0).expand(B, N, N).to(memory.usage),
     }
     even = {name: torch.full_like(getattr(memory, name), 0.9 / N) for name in ("write_weights", "read_weights")}
     changes: dict[str, Any] = {
@@ -177,7 +191,8 @@ def _start(kind: str, made: DNC, B: int) -> Any:
         "saturated": one_hot | {"usage": torch.randint_like(memory.usage, 2)},
         "full": {"usage": torch.ones_like(memory.usage)},
     }
-    return state._replace(memory=memory._replace(**changes[kind]))
+    there = {name: value for name, value in changes[kind].items() if isinstance(getattr(memory, name), Tensor)}
+    return state._replace(memory=memory._replace(**there))
 
 
 def _one_hot(weights: Tensor) -> Tensor:

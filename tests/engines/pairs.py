@@ -113,8 +113,7 @@ def everything(made: DNC, inputs: Tensor, state: DNCState, **call: Any) -> list[
     """Outputs, final state, and the gradients of inputs, parameters and start for a fixed random loss."""
     outputs, end = made(inputs, state, **call)
     results = [outputs, *pytree.tree_leaves(end)]
-    leaves = [leaf for leaf in pytree.tree_leaves(state) if leaf.requires_grad]
-    return [*results, *gradients(results, [inputs, *leaves, *made.parameters()])]
+    return [*results, *gradients(results, [inputs, *pytree.tree_leaves(state), *made.parameters()])]
 
 
 def gradients(results: list[Tensor], wanted: list[Tensor]) -> list[Tensor]:
@@ -123,8 +122,10 @@ def gradients(results: list[Tensor], wanted: list[Tensor]) -> list[Tensor]:
     results = [result for result in results if result.requires_grad]
     torch.manual_seed(1)
     seeds = [torch.randn(result.shape, dtype=torch.float64).to(result.dtype) for result in results]
-    found = torch.autograd.grad(results, wanted, seeds, allow_unused=True)
-    return [torch.zeros_like(of) if got is None else got for got, of in zip(found, wanted, strict=True)]
+    asked = [of for of in wanted if of.requires_grad]
+    found = iter(torch.autograd.grad(results, asked, seeds, allow_unused=True))
+    every = [next(found) if of.requires_grad else None for of in wanted]
+    return [torch.zeros_like(of) if got is None else got for got, of in zip(every, wanted, strict=True)]
 
 
 def run(

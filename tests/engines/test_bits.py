@@ -13,14 +13,16 @@ from pathlib import Path
 SCRIPT = """
 import hashlib, torch
 from torch.utils import _pytree as pytree
-from torchdnc import DNC
+from torchdnc import DNC, MemoryOptions
 torch.set_num_threads(1)
-torch.manual_seed(0)
-model = DNC(5, 8, 3, memory_size=4, word_size=4, engine="fused")
-outputs, state = model(torch.randn(6, 4, 5))
-outputs.square().sum().backward()
-tensors = [outputs, *pytree.tree_leaves(state.memory), *(parameter.grad for parameter in model.parameters())]
-print(hashlib.sha256(b"".join(tensor.detach().numpy().tobytes() for tensor in tensors)).hexdigest())
+options = MemoryOptions(skip_unwritten=True, deallocation=True, masking=True)
+for others in ({}, {"options": options, "interface_norm": True, "bidirectional": True}):
+    torch.manual_seed(0)
+    model = DNC(5, 8, 3, memory_size=4, word_size=4, engine="fused", **others)
+    outputs, state = model(torch.randn(6, 4, 5))
+    outputs.square().sum().backward()
+    tensors = [outputs, *pytree.tree_leaves(state.memory), *(parameter.grad for parameter in model.parameters())]
+    print(hashlib.sha256(b"".join(tensor.detach().numpy().tobytes() for tensor in tensors)).hexdigest())
 """
 
 

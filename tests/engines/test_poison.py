@@ -11,6 +11,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ from torch.utils import _pytree as pytree
 
 from tests.engines.pairs import Case, asymmetric_state, everything, leaf_state, masks, model
 from tests.engines.poison import dirty_memory
-from torchdnc import DNCState
+from torchdnc import DNCState, MemoryOptions
 
+OPTIONS = MemoryOptions(skip_unwritten=True, deallocation=True, masking=True, mask_floor=0.2)
 CASES = {
     "one step": Case(T=1, N=1, W=1),
     "two layers": Case(T=7, B=3, H=5, N=17, W=4, R=3, layers=2),
@@ -31,6 +33,8 @@ CASES = {
     "long masks": Case(T=26, B=3, masks=True),
     "feedforward": Case(T=6, B=3, R=2, layers=2, controller="feedforward"),
     "feedforward masks": Case(T=8, B=4, controller="feedforward", masks=True),
+    "options": Case(T=9, B=5, N=7, W=9, R=2, masks=True, normed=True, options=OPTIONS),
+    "options, no links": Case(T=6, B=3, R=3, masks=True, bidirectional=True, options=replace(OPTIONS, links="none")),
 }
 ROOT = Path(__file__).parents[2]
 POISONS = (math.nan, math.inf, -math.inf, 1e300)
@@ -75,7 +79,8 @@ def test_fresh_memory_without_gradients(case: Case) -> None:
 
     def results() -> list[Tensor]:
         with torch.no_grad():
-            return pytree.tree_leaves((made(inputs, state, **call), made.step(inputs[0], state)))
+            step = () if case.bidirectional else made.step(inputs[0], state)
+            return pytree.tree_leaves((made(inputs, state, **call), step))
 
     expected = results()
     with dirty_memory():
@@ -86,7 +91,7 @@ SCRIPT = """
 import torch
 from tests.engines.test_poison import CASES, digest
 dirty = torch.empty(1000).max().item()
-print(dirty > 1e38, digest(CASES["masks"]), digest(CASES["feedforward masks"]))
+print(dirty > 1e38, *(digest(CASES[name]) for name in ("masks", "feedforward masks", "options")))
 """
 
 

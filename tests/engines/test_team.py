@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,10 +14,12 @@ from torch.utils import _pytree as pytree
 
 from tests.engines.pairs import Case, masks, model, run, worst
 from tests.engines.test_stepwise import run as run_stepwise
+from torchdnc import MemoryOptions
 from torchdnc.engines.fused import compiled
 
 # Of everything that is cut in pieces there is enough for several cache lines, and something is left over.
 WIDE = Case(T=6, B=1, H=40, N=71, W=19, R=3, layers=2)
+OPTIONS = MemoryOptions(skip_unwritten=True, deallocation=True, masking=True, mask_floor=0.2)
 CASES = {
     "one row": WIDE,
     "two rows": Case(T=4, B=2, H=20, N=37, W=5, R=2),
@@ -24,6 +27,8 @@ CASES = {
     "two rows with masks": Case(T=9, B=2, H=33, N=50, W=21, R=2, layers=2, masks=True),
     "feedforward": Case(T=7, B=1, H=35, N=66, W=17, R=2, layers=2, controller="feedforward"),
     "less than a piece each": Case(T=4, B=1, N=5, R=2),
+    "options": replace(WIDE, normed=True, options=OPTIONS),
+    "options, no links": replace(WIDE, B=2, masks=True, bidirectional=True, options=replace(OPTIONS, links="none")),
 }
 
 

@@ -9,7 +9,8 @@ A sequence that misses it is cut into shorter ones, which start from the referen
 either of two reasons only:
 
 - The free lists of the engines differ at a step up to which usages agree: slots so nearly tied that rounding orders
-  them. The sequence is cut around that step, which is undecided.
+  them. Or they differ in which slots were ever written to, by a write weight so small that not every engine tells it
+  from 0. The sequence is cut around that step, which is undecided.
 - The reference's own error is such that more than the ceiling would be allowed: the sequence is cut in halves. A single
   step of that kind is rough: it must keep to the multiple, and not to the ceiling.
 
@@ -34,7 +35,7 @@ from tests.engines.draws import Call, Draw, as_drawn, calls, whole
 from tests.engines.nudges import Nudges
 from tests.engines.pairs import model, worst
 from tests.engines.poison import dirty_memory
-from torchdnc import DNCState
+from torchdnc import DNCState, MemoryState
 from torchdnc.engines.fused import compiled
 
 MULTIPLE = 8
@@ -208,7 +209,8 @@ class _Judge:
 
     @torch.no_grad()
     def _reordered(self, drawn: Draw, call: Call, states: list[DNCState]) -> int | None:
-        """The first step whose free list differs between the engines, if their usages agree there."""
+        """The first step whose free list differs between the engines, if their usages agree there; or after which they
+        differ in what was ever written to, if that is by next to nothing."""
         own_call, asked = call.to(self.dtype), call.to(self.dtype, drawn.padding)
         own_state = own_call.state
         own_slots, slots = (_Slots(states[0].memory.usage) for _ in range(2))
@@ -224,6 +226,10 @@ class _Judge:
             if not (own_slots.follow(right, own, held) and slots.follow(right, got, held)):
                 limit = allowed(self.dtype, worst([own_slots.of(own)], [right]))
                 return t if worst([slots.of(got)], [right]) <= limit else None
+            runs = (own_slots, own_state.memory), (slots, end.memory)
+            weights = torch.cat([each.unlike(state.memory, run) for each, run in runs])
+            if weights.numel():
+                return t if 0 < weights.min() <= weights.max() < 2 * torch.finfo(self.dtype).tiny else None
         return None
 
     def _mismatch(self, part: _Part, own: float) -> None:
@@ -250,9 +256,17 @@ class _Slots:
     def __init__(self, usage: Tensor) -> None:
         self.played_by = torch.arange(usage.shape[-1]).expand(usage.shape).clone()
 
-    def of(self, usage: Tensor) -> Tensor:
-        """A run's usages [B, N], numbered as in the reference."""
-        return usage.gather(-1, self.played_by)
+    def of(self, numbers: Tensor) -> Tensor:
+        """A run's numbers [B, N], such as usages, numbered as in the reference."""
+        return numbers.gather(-1, self.played_by)
+
+    def unlike(self, right: MemoryState, run: MemoryState) -> Tensor:
+        """The write weights, the larger of either, of slots that the reference alone, or a run, has ever written to."""
+        written: Any = right.written
+        if not isinstance(written, Tensor):
+            return right.usage.new_empty(0)
+        weights = torch.maximum(right.write_weights, self.of(run.write_weights.double()))
+        return weights[self.of(run.written.double()) != written]
 
     def follow(self, right: Tensor, usage: Tensor, held: Tensor) -> bool:
         """Whether a run's free list is the reference's, as far as what they `held` [B, N, ...] tells slots apart."""
