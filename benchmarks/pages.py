@@ -109,7 +109,7 @@ def _learning(name: str, record: dict[str, Any]) -> Iterator[str]:
     for run in record["runs"]:
         yield _row(*_outcome(run), *(_value(run, *column) for column in columns))
     solved = sum(run["status"] == "solved" for run in record["runs"])
-    yield f"\nSolved: {solved} of {len(record['runs'])}{_in_seconds(record)}.\n"
+    yield f"\nSolved: {solved} of {len(record['runs'])}{_in_seconds(record)}.\n" if record["recipe"]["goal"] else ""
 
 
 def _in_seconds(record: dict[str, Any]) -> str:
@@ -120,9 +120,10 @@ def _in_seconds(record: dict[str, Any]) -> str:
 
 def _columns(record: dict[str, Any]) -> list[tuple[str, str]]:
     """Tests and their scores, of whichever seeds have them."""
-    goal = record["recipe"]["goal"]["metric"]
+    goal = record["recipe"]["goal"]
+    wanted = {"perfect", "mean_error", "failed_tasks", *([goal["metric"]] if goal else [])}
     scored = ((test, score) for run in record["runs"] for test, scores in run["tests"].items() for score in scores)
-    return list(dict.fromkeys((test, score) for test, score in scored if _counts(score, goal)))
+    return list(dict.fromkeys((test, score) for test, score in scored if score in wanted or score.startswith("error/")))
 
 
 def _outcome(run: dict[str, Any]) -> tuple[object, ...]:
@@ -133,11 +134,7 @@ def _outcome(run: dict[str, Any]) -> tuple[object, ...]:
 
 def _goal(record: dict[str, Any]) -> str:
     goal = record["recipe"]["goal"]
-    return f"Goal: {goal['metric']} at most {goal['at_most']}."
-
-
-def _counts(score: str, goal: str) -> bool:
-    return score in (goal, "perfect") or score.startswith("error/")
+    return f"Goal: {goal['metric']} at most {goal['at_most']}." if goal else "Without a goal: as long as it was let."
 
 
 def _title(test: str, score: str) -> str:

@@ -260,7 +260,7 @@ def test_faults_of_our_own_keep_their_traceback(monkeypatch: pytest.MonkeyPatch,
     def fault(*_: object) -> None:
         raise ValueError("not the user's doing")
 
-    monkeypatch.setattr("torchdnc.training.loop.learn", fault)
+    monkeypatch.setattr("torchdnc.training.loop.update", fault)
     with pytest.raises(ValueError, match="not the user's doing"):
         run("train", recipe, "--out", "run")
 

@@ -119,3 +119,14 @@ def test_no_single_steps_and_no_other_controller():
     for name in ("bidirectional", "interface_norm"):
         with pytest.raises(TypeError, match=f"{name} must be of type bool"):
             make_dnc(**{name: 1})
+
+
+@pytest.mark.parametrize("lower", [torch.bfloat16, torch.float16])
+def test_autocast(lower):
+    model = make().float()
+    inputs = random(STEPS, 2, INPUTS).float()
+    expected = model(inputs)[0]
+    with torch.autocast("cpu", dtype=lower):
+        outputs, state = model(inputs)
+    assert state.memory.memory.dtype == torch.float32
+    assert_close(outputs.float(), expected, 0.2)

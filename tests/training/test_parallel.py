@@ -16,7 +16,7 @@ from tests.training.runs import tiny
 from torchdnc.tasks import Batch, Copy, RepeatCopy, Task
 from torchdnc.tasks.babi import BAbI
 from torchdnc.training import DNCModel, Group
-from torchdnc.training.parallel import Processes, deal, take
+from torchdnc.training.parallel import Processes, divide, take
 
 PLACES = ("kitchen", "garden", "hall")
 
@@ -93,7 +93,7 @@ def cost(lengths: list[int], shares: list[list[int]]) -> int:
 @pytest.mark.parametrize("lengths", [[3], [5, 5, 5, 5], [9, 1, 1, 1, 1, 1], [4, 7, 2, 7, 3, 3], [100, 90, 50, 10, 9]])
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_no_way_to_deal_rows_out_is_cheaper(lengths: list[int], size: int) -> None:
-    dealt = deal(lengths, size)
+    dealt = divide(lengths, size)
     assert len(dealt) == size
     assert sorted(itertools.chain(*dealt)) == list(range(len(lengths)))
     every = itertools.product(range(size), repeat=len(lengths))

@@ -36,7 +36,7 @@ TRAIN_HELP = """Train a model by a recipe, or go on with a run.
   torchdnc train RECIPE [--option value]   RECIPE is a name below or the path of a .toml file
   torchdnc train RECIPE --help             every option of that recipe, with its value
   torchdnc train --resume RUN              go on from the last checkpoint, also after a crash
-  torchdnc train babi-dnc --data-dir DIR       short for --task.data-dir
+  torchdnc train babi-dnc --data-dir DIR   short for --task.data-dir
   torchdnc train copy --model lstm         another kind of model: dnc, ntm, lstm or super-lstm
   torchdnc train RECIPE --processes 2      two processes share every batch; the weights are one's, to rounding
 
@@ -95,7 +95,7 @@ def train_command(arguments: list[str]) -> int:
         print(TRAIN_HELP + "\n".join(f"  {name:20}{_about(name)}" for name in recipe_names()))
         return 0 if arguments else 2
     if follows() and not {"-h", "--help"} & set(arguments):
-        with joined() as group:
+        with refusing(), joined() as group:
             return exit_code(follow(group))
     if any(argument.partition("=")[0] == "--resume" for argument in arguments):
         return _resume(parse(ResumeArguments, "torchdnc train", arguments))

@@ -9,7 +9,8 @@ from torch import Tensor
 def origins(origins_prev: Tensor, write_weights: Tensor, part: int) -> Tensor:
     """How much of each slot each part of the input wrote: o_t(i, s) = (1 − w_t(i)) o_{t−1}(i, s) + w_t(i) [s = s_t].
 
-    A write takes its weight's share of a slot, and leaves the rest to those who were there before.
+    A write takes its weight's share of a slot, and leaves the rest to those who were there before. What a memory with
+    `deallocation` wipes stays with those who wrote it.
 
     Args:
         origins_prev: [N, S], each row of sum at most 1; zero where nothing was written.

@@ -52,8 +52,8 @@ class DNC(Recurrent):
             call is read from its own end; there are no single steps. The controller must be "lstm".
         bypass_dropout: while training, the share of the controller's h that outputs do not see, so that they learn to
             rely on what is read (Franke et al. 2018); the memory sees all of it.
-        activation_gradient_clip: bound on the gradient of the controller's activations (the paper: 10); None
-            for none.
+        activation_gradient_clip: bound on the gradient of the controller's activations (the paper: 10), not of those
+            of a second LSTM; None for none.
         device, dtype: of the parameters.
     Raises:
         ValueError, TypeError: an argument is out of range.
@@ -206,9 +206,7 @@ class DNC(Recurrent):
                 check_shape(f"state.memory.{name}", leaf, shapes[name])
                 check_like(f"state.memory.{name}", leaf, like)
             elif not isinstance(leaf, tuple) or leaf:
-                raise ValueError(
-                    f"state.memory.{name} must be (), as no option of the model needs it, got {type(leaf).__name__}"
-                )
+                raise ValueError(f"state.memory.{name} must be () with this model's options, got {type(leaf).__name__}")
         check_shape("state.read_words", state.read_words, (*batch, R, W))
         check_like("state.read_words", state.read_words, like)
         check_controller_state("state.controller", state.controller, self.controller, batch)

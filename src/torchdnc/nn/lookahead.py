@@ -48,6 +48,11 @@ class BackwardLSTM(nn.Module):
             lengths: [B]: a row begins at its last step; what the features hold past it is finite and means nothing.
             reset: [T, B] bool: what comes from such a step on is not seen before it.
         """
+        # `nn.LSTM` has no kernels for every lower precision.
+        with torch.autocast(inputs.device.type, enabled=False):
+            return self._features(inputs.to(next(self.parameters()).dtype), lengths, reset)
+
+    def _features(self, inputs: Tensor, lengths: Tensor | None, reset: Tensor | None) -> Tensor:
         T, B, _ = inputs.shape
         place = _mirrored(T, lengths if lengths is not None else torch.full((B,), T, device=inputs.device))
         mirrored = inputs.gather(0, place.unsqueeze(-1).expand_as(inputs))

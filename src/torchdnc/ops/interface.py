@@ -35,6 +35,11 @@ def _layout(W: int, R: int, options: MemoryOptions) -> dict[str, int]:
     return widths
 
 
+def _mask(raw: Tensor, floor: float) -> Tensor:
+    """floor + (1 − floor) σ(x)."""
+    return floor + (1 - floor) * torch.sigmoid(raw)
+
+
 def interface_size(word_size: int, read_heads: int, options: MemoryOptions = PAPER) -> int:
     """Width of the interface vector: W·R + 3W + 5R + 3.
 
@@ -85,9 +90,8 @@ def split_interface(interface: Tensor, word_size: int, read_heads: int, options:
     if options.links != "none":
         xi = xi._replace(read_modes=torch.softmax(parts["read_modes"].unflatten(-1, (R, 3)), -1))
     if options.masking:
-        mask = lambda raw: options.mask_floor + (1 - options.mask_floor) * torch.sigmoid(raw)  # noqa: E731
-        masks = mask(parts["read_masks"].unflatten(-1, (R, W)))
-        xi = xi._replace(read_masks=masks, write_mask=mask(parts["write_mask"]))
+        read_masks = _mask(parts["read_masks"].unflatten(-1, (R, W)), options.mask_floor)
+        xi = xi._replace(read_masks=read_masks, write_mask=_mask(parts["write_mask"], options.mask_floor))
     if options.sharpness:
         forward, backward = oneplus(parts["forward_sharpness"]), oneplus(parts["backward_sharpness"])
         xi = xi._replace(forward_sharpness=forward, backward_sharpness=backward)

@@ -49,7 +49,9 @@ class RepeatCopy(BitTask):
         check_range(1, min_length=self.min_length, max_length=self.max_length)
         check_range(1, min_repeats=self.min_repeats, max_repeats=self.max_repeats)
         if self.scaled_over is not None:
-            check_range(1, scaled_from=self.scaled_over[0], scaled_to=self.scaled_over[1])
+            if len(self.scaled_over) != 2:
+                raise ValueError(f"scaled_over must be the fewest and the most repeats, got {self.scaled_over}")
+            check_range(1, **dict(zip(("scaled_over[0]", "scaled_over[1]"), self.scaled_over, strict=True)))
 
     @property
     def channels(self) -> tuple[tuple[str, ...], tuple[str, ...]]:

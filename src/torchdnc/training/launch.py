@@ -112,7 +112,10 @@ def _loopback() -> Iterator[None]:
     """Processes on one machine meet where no other machine can reach them."""
     name = "GLOO_SOCKET_IFNAME"
     before = os.environ.get(name)
-    os.environ[name] = next(interface for _, interface in socket.if_nameindex() if interface.startswith("lo"))
+    interfaces = [interface for _, interface in socket.if_nameindex() if interface.startswith("lo")]
+    if not interfaces:
+        raise LostError("the processes of the run have no loopback interface to meet on")
+    os.environ[name] = interfaces[0]
     try:
         yield
     finally:

@@ -143,7 +143,7 @@ class _Learner:
         self.optimizer = config.optimizer.build(self.parameters)
 
 
-def learn(learner: _Learner, task: Task, batch: Batch, settings: Optimizer, group: Group) -> tuple[float, float]:
+def update(learner: _Learner, task: Task, batch: Batch, settings: Optimizer, group: Group) -> tuple[float, float]:
     """One update; returns the loss and the gradient's norm before clipping, both of the group's whole batch."""
     share, part = group.share(batch)
     loss = torch.zeros(())
@@ -160,7 +160,7 @@ def learn(learner: _Learner, task: Task, batch: Batch, settings: Optimizer, grou
 def _learn(learner: _Learner, config: RunConfig, step: int, group: Group) -> tuple[float, float]:
     batch = config.task.sample(config.batch_size, seed=config.seed, step=step)
     config.optimizer.set_rate(learner.optimizer, step / config.steps)
-    return learn(learner, config.task, batch, config.optimizer, group)
+    return update(learner, config.task, batch, config.optimizer, group)
 
 
 def _evaluate(learner: _Learner, config: RunConfig, group: Group) -> dict[str, float]:

@@ -28,7 +28,7 @@ class Optimizer:
     epsilon: float | None = None
     """Damping of the division: under the root in RMSProp (None: 1e-4), beside it in Adam (None: 1e-8)."""
     anneal_from: float | None = None
-    """Share of the run's steps from which on the learning rate falls, in a line, to 0 at the last (None: it stays)."""
+    """Share of `steps` from which on the learning rate falls, in a line, to 0 behind the last (None: it stays)."""
     clip_norm: float | None = None
     """Largest norm of all gradients together (None: no limit)."""
     clip_value: float | None = None

@@ -59,7 +59,7 @@ class Processes(Group):
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
 
     def share(self, batch: Batch) -> tuple[Batch, float]:
-        mine = take(batch, deal(batch.lengths.tolist(), self.size)[self.rank])
+        mine = take(batch, divide(batch.lengths.tolist(), self.size)[self.rank])
         return mine, int(mine.mask.sum()) / int(batch.mask.sum())
 
     def add(self, loss: Tensor, parameters: Sequence[nn.Parameter]) -> float:
@@ -108,7 +108,7 @@ def take(batch: Batch, rows: list[int]) -> Batch:
     return Batch(inputs, targets, mask, lengths, batch.groups[rows])
 
 
-def deal(lengths: Sequence[int], shares: int) -> list[list[int]]:
+def divide(lengths: Sequence[int], shares: int) -> list[list[int]]:
     """Every row in one share: rows of like length together, so that no share is longer to compute than need be.
 
     A share costs its rows times its longest row, since shorter ones are padded; the most that one costs is least.

@@ -132,7 +132,8 @@ def _version() -> str:
     what it calls has changed."""
     from torchdnc.ops import content
 
-    sources = [*sorted((Path(__file__).parent / "kernels").glob("*.py")), Path(content.__file__)]
+    here = Path(__file__).parent
+    sources = [*sorted((here / "kernels").glob("*.py")), here / "library.py", Path(content.__file__)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 

@@ -1,7 +1,7 @@
 """The gradient of one step of the memory by hand, in plain PyTorch: the derivation of README.md, to read and check.
 
-For every equation x of `torchdnc.ops` there is `x_backward(arguments of x, gradient of what x returns)`, which
-gives the gradients of these arguments, in their order. d_x is the gradient of x; shapes are those of `ops`. The
+For every equation x of a step of the fused engine there is `x_backward(arguments of x, gradient of what x returns)`,
+which gives the gradients of these arguments, in their order. d_x is the gradient of x; shapes are those of `ops`. The
 compiled kernels do the same row by row. Nothing is differentiated by autograd, and no product is undone by a
 division: its factors reach exactly 0.
 """
@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from torchdnc import ops
+from torchdnc.engines.fused import lacking
 from torchdnc.ops.content import COSINE_EPSILON
 from torchdnc.types import (
     BACKWARD,
@@ -251,8 +252,15 @@ def _mask_backward(mask: Tensor, d_mask: Tensor, floor: float) -> Tensor:
     return (1 - floor) * _sigmoid_backward((mask - floor) / (1 - floor), d_mask)
 
 
+def _refuse_unknown(options: MemoryOptions) -> None:
+    """Raises ValueError for options whose gradient is not derived here."""
+    if lacked := lacking(options):
+        raise ValueError(f"there is no derivation for these options, as of the fused engine {lacked}")
+
+
 def split_interface_backward(interface: Interface, d_interface: Interface, options: MemoryOptions = PAPER) -> Tensor:
     """The gradient of the interface vector, from the squashed parts alone and the gradients of these."""
+    _refuse_unknown(options)
     xi, d_xi = interface, d_interface
     parts = [
         d_xi.read_keys.flatten(-2),
@@ -292,6 +300,7 @@ def access_backward(
     Returns:
         the gradients of interface and state_prev.
     """
+    _refuse_unknown(options)
     d_reading, d_state, d_read_weights_prev = _reading_backward(
         interface, state_prev, state, d_read_words, d_state, options
     )
@@ -394,6 +403,7 @@ class Access(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, options: MemoryOptions, structure: Any, *leaves: Tensor) -> tuple[Tensor, ...]:
         interface, state_prev = pytree.tree_unflatten(leaves, structure)
+        _refuse_unknown(options)
         read_words, state = ops.access(interface, state_prev, options)
         ctx.options, ctx.structure = options, structure
         after = pytree.tree_leaves(state)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 from numba.core.codegen import JITCodeLibrary, JITCPUCodegen
 from numba.core.registry import cpu_target
@@ -48,11 +48,23 @@ class _Codegen(JITCPUCodegen):
             super().set_env(name, environment)
 
 
+PRIVATE: Final = (
+    "_optimize_functions",
+    "_optimize_final_module",
+    "_finalize_final_module",
+    "_finalize_dynamic_globals",
+)
+"""Methods that are numba's own affair, and replaced or called here all the same."""
+
+
 @contextmanager
 def in_one_piece() -> Iterator[None]:
-    """Meanwhile functions are compiled so; the caller holds numba's lock."""
+    """Meanwhile functions are compiled so; the caller holds numba's lock. A numba made otherwise does it in its way."""
     target = cpu_target.target_context
-    before = target._internal_codegen
+    before = getattr(target, "_internal_codegen", None)
+    if before is None or not all(hasattr(JITCodeLibrary, name) for name in PRIVATE):
+        yield
+        return
     target._internal_codegen = _Codegen("torchdnc")
     try:
         yield

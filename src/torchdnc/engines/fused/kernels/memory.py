@@ -271,7 +271,7 @@ def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, r
 
     mine: the thread's share. prev, row: what the tape holds of step t−1 and will hold of step t; order: its free
     list; xi: the raw interface, squashed on return; memory, link: may be those of step t−1; reads: the
-    words read; work: for every thread room for 2 R N numbers, see `layout.work_size`.
+    words read; work: for every thread, see `layout.work_size`.
     """
     keys, strengths, write_key, write_strength, erase, vector, free_gates, alloc_gate, write_gate, modes = (
         interface_parts(xi, W, R, options)

@@ -105,7 +105,7 @@ def slots_backward(
     memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, scales, keys, shrink, d_weights,
     d_erase, d_vector, write_dots, N, W, R,
 ):  # fmt: skip
-    """`slot_backward` of every slot; write_dots := M_{t−1}·k^w."""
+    """`slot_backward` of every slot; write_dots := M·k^w of the memory that was written to."""
     for i in range(N):
         d_weight, along_key = slot_backward(
             i, memory_prev, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, scales, keys, shrink,
