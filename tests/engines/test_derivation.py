@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from tests.ops import inputs
 from tests.ops.inputs import KINDS, Sizes, edges, full, ordinary, saturated, tied
 from torchdnc import MemoryOptions, ops
-from torchdnc.engines.fused import derivation
+from torchdnc.engines.fused import derivation, derived
 from torchdnc.ops.interface import SOFTPLUS_THRESHOLD
 from torchdnc.types import PAPER, UNUSED, MemoryState
 
@@ -198,7 +198,7 @@ def by_hand(options: MemoryOptions, vectors: Tensor, *start: Tensor) -> list[Ten
     d_words, *d_end = random_like([torch.stack(words), *pytree.tree_leaves(states[-1])])
     d_state, d_vectors = state_of(options, d_end), []
     for t in reversed(range(len(steps))):
-        d_xi, d_state = derivation.access_backward(steps[t], states[t], states[t + 1], d_words[t], d_state, options)
+        d_xi, d_state = derived.access_backward(steps[t], states[t], states[t + 1], d_words[t], d_state, options)
         d_vectors.append(derivation.split_interface_backward(steps[t], d_xi, options))
     return [torch.stack(d_vectors[::-1]), *pytree.tree_leaves(d_state)]
 
@@ -231,7 +231,7 @@ def test_sequence_in_float32(kind: Function, options: MemoryOptions) -> None:
 @by_kind
 def test_access_under_autograd(kind: Function, options: MemoryOptions) -> None:
     given = sequence(kind, Sizes(2, 5, 3, 2), options)
-    ours, reference = partial(roll_out, derivation.access, options), partial(roll_out, ops.access, options)
+    ours, reference = partial(roll_out, derived.access, options), partial(roll_out, ops.access, options)
     assert all(map(torch.equal, ours(*given), reference(*given)))
     assert_equal(by_autograd(ours, *given), by_autograd(reference, *given))
 
@@ -244,7 +244,7 @@ def test_access_has_the_gradient_of_finite_differences(options: MemoryOptions) -
     def step(*leaves: Tensor) -> tuple[Tensor, ...]:
         values = dict(zip(names, leaves, strict=True))
         xi, state = inputs.interface_of(values, options), inputs.state_of(values, options)
-        return (*pytree.tree_leaves(derivation.access(xi, state, options)),)
+        return (*pytree.tree_leaves(derived.access(xi, state, options)),)
 
     values = ordinary(Sizes(1, 4, 2, 2))
     leaves = [torch.tensor(values[name]).requires_grad_(name not in inputs.CONSTANTS) for name in names]
@@ -261,7 +261,7 @@ def test_access_has_second_derivatives(options: MemoryOptions) -> None:
         return tuple(slope for slope in first if slope is not None and slope.requires_grad)
 
     given = sequence(ordinary, Sizes(2, 5, 3, 2), options)
-    assert_equal(*[by_autograd(partial(slopes, access), *given) for access in (derivation.access, ops.access)])
+    assert_equal(*[by_autograd(partial(slopes, access), *given) for access in (derived.access, ops.access)])
 
 
 def test_comparisons_see_a_wrong_number() -> None:
@@ -284,3 +284,17 @@ def test_comparison_of_float32_sees_a_wrong_number(wrong: float) -> None:
 
     with pytest.raises(AssertionError):
         assert_as_exact(gradients, [sequence(ordinary, Sizes(1, 3, 2, 2))])
+
+
+@pytest.mark.parametrize("options", [MemoryOptions(links="detached"), MemoryOptions(sharpness=True)])
+def test_options_that_are_not_derived_are_refused(options: MemoryOptions) -> None:
+    values = ordinary(Sizes(B=1, N=2, W=3, R=1))
+    vector = torch.zeros(1, ops.interface_size(3, 1, options), dtype=torch.float64)
+    xi = ops.split_interface(vector, 3, 1, options)
+    state = MemoryState(*[torch.tensor(values[name]) for name in MemoryState._fields[:6]])
+    with pytest.raises(
+        ValueError, match=r"there is no derivation for these options, as of the fused engine it does not"
+    ):
+        derived.access(xi, state, options)
+    with pytest.raises(ValueError, match="there is no derivation"):
+        derivation.split_interface_backward(xi, xi, options)

@@ -358,7 +358,7 @@ DERIVED = {
 @pytest.mark.parametrize(("N", "W", "R"), [(1, 1, 1), (7, 3, 2), (35, 17, 3)])
 def test_compiled_gradients_are_the_derived_ones(N: int, W: int, R: int, options: MemoryOptions) -> None:
     """One access: the kernels against the same derivation in plain PyTorch, apart from autograd."""
-    from torchdnc.engines.fused import derivation, stepwise
+    from torchdnc.engines.fused import derivation, derived, stepwise
 
     made = pairs.model(Case(N=N, W=W, R=R, options=options), "fused")
     before = asymmetric_state(made, 3).memory
@@ -374,7 +374,7 @@ def test_compiled_gradients_are_the_derived_ones(N: int, W: int, R: int, options
     words, after = access(interface, before, options)
     torch.testing.assert_close(found, (words, *pytree.tree_leaves(after)), rtol=1e-12, atol=1e-12)
     d_after = pytree.tree_unflatten(d_leaves, structure)
-    d_interface, expected = derivation.access_backward(interface, before, after, d_words, d_after, options)
+    d_interface, expected = derived.access_backward(interface, before, after, d_words, d_after, options)
     torch.testing.assert_close(d_before, pytree.tree_leaves(expected)[traced], rtol=1e-11, atol=1e-11)
     d_vector = derivation.split_interface_backward(interface, d_interface, options)
     torch.testing.assert_close(d_raw, d_vector, rtol=1e-11, atol=1e-11)
