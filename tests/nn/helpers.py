@@ -163,7 +163,9 @@ def measure(model: nn.Module, run: Run, inputs: Tensor, state: Any) -> dict[str,
     inputs = inputs.clone().requires_grad_()
     state = pytree.tree_map(lambda leaf: leaf.clone().requires_grad_(), state)
     outputs, final = run(inputs, state)
-    sources = dict(model.named_parameters()) | {"inputs": inputs} | named_leaves(state)
+    # What was written is a mark, and has no gradient.
+    leaves = {name: leaf for name, leaf in named_leaves(state).items() if not name.endswith("written")}
+    sources = dict(model.named_parameters()) | {"inputs": inputs} | leaves
     # A state may hold constants, of which nothing has a gradient.
     gradients = torch.autograd.grad(weighted_sum((outputs, final)), list(sources.values()), materialize_grads=True)
     names = [f"gradient of {name}" for name in sources]
