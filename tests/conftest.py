@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,9 @@ if os.environ.get("TORCHDNC_SHAPE_CHECKS", "1") != "0":
 
 import torch
 from torch import Tensor
+
+# A shell has what it starts in the background ignore Ctrl-C, and so would all that tests start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile("torchdnc", deadline=None, derandomize=True, database=None)
 settings.load_profile("torchdnc")

@@ -172,7 +172,7 @@ BAD_STATES = [
     (make_dnc, 3, TypeError, f"{OF_DNC}, got int"),
     (make_dnc, STATE[:1], ValueError, f"{MEMORY} [2, any, 4], got [1, 6, 4]"),
     (make_dnc, make_dnc().initial_state(), ValueError, f"{MEMORY} [2, any, 4], got [6, 4]"),
-    (make_without_links, STATE, ValueError, "state.memory.precedence must be (), as no option of the model needs it"),
+    (make_without_links, STATE, ValueError, "state.memory.precedence must be () with this model's options"),
     (make_skipping, STATE, TypeError, "state.memory.written must be a tensor, got tuple"),
     (make_dnc, STATE._replace(memory=3), TypeError, "state.memory must be of type MemoryState, got int"),
     (make_dnc, with_memory(usage=zeros(2, 5)), ValueError, "state.memory.usage must have shape [2, 6]"),

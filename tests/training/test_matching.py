@@ -116,5 +116,5 @@ def test_a_run_of_before_they_were_counted_can_be_read(tmp_path: Path) -> None:
     without(run, "parameters")
     assert read_config(run) == whole
     without(run, "notes")
-    with pytest.raises(ValueError, match="must hold config, environment, parameters and notes"):
+    with pytest.raises(ValueError, match="must hold config, environment and notes"):
         read_config(run)

@@ -59,8 +59,9 @@ def read_config(folder: Path) -> tuple[RunConfig, dict[str, Any]]:
         data = json.loads(path.read_bytes())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not JSON: {error}") from error
-    if not isinstance(data, dict) or set(data) != {"config", "environment", "parameters", "notes"}:
-        raise ValueError(f"{path} must hold config, environment, parameters and notes, as a run writes them")
+    # Runs of before it was counted have no number of parameters.
+    if not isinstance(data, dict) or {"parameters", *data} != {"config", "environment", "parameters", "notes"}:
+        raise ValueError(f"{path} must hold config, environment and notes, as a run writes them")
     if not isinstance(data["environment"], dict):
         raise ValueError(f"{path}: environment must be a table, got {data['environment']!r}")
     return RunConfig.from_dict(data["config"], str(path)), data["environment"]
