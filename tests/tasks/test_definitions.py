@@ -99,7 +99,7 @@ def test_more_repeats_are_told_on_the_scale_of_training():
     )
     with pytest.raises(ValueError, match="repeats must be at least 1, got 0"):
         trained.with_repeats(0)
-    with pytest.raises(ValueError, match="scaled_from must be at most scaled_to, got scaled_from 3 and scaled_to 2"):
+    with pytest.raises(ValueError, match=r"scaled_over\[0\] must be at most scaled_over\[1\], got scaled_over\[0\] 3"):
         RepeatCopy(scaled_over=(3, 2))
 
 
