@@ -59,7 +59,7 @@ STUDIES = {
     "enlarged-skipping": Study("associative-recall", 3, ENLARGED, {"options": MemoryOptions(skip_unwritten=True)}),
     "babi-1": Study("babi-1", 1),
     "babi-1-4-6": Study("babi-1-4-6", 1),
-    "babi-best": Study("babi-best", 1),
+    "babi-biadnc": Study("babi-biadnc", 1),
     "babi-lstm": Study("babi-lstm", 1),
 }
 

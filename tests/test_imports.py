@@ -177,7 +177,7 @@ def test_pickling_is_told(source):
 
 @every_source
 def test_no_file_is_long(path):
-    assert len(path.read_text().splitlines()) <= (600 if "kernels" in path.parts else 400)
+    assert len(path.read_text().splitlines()) <= 400
 
 
 def test_only_the_command_line_loads_what_it_prints_with():

@@ -13,15 +13,14 @@ from numba import njit, types
 from numba.np.numpy_support import from_dtype
 
 from torchdnc.engines.fused.kernels import vectors
+from torchdnc.engines.fused.kernels.denormals import flush_denormals, restore_denormals
 from torchdnc.engines.fused.kernels.memory import sort_free_list
 from torchdnc.engines.fused.kernels.options import ENTRY
 from torchdnc.engines.fused.kernels.simd import (
     Vector,
-    flush_denormals,
     intrinsic,
     lanes,
     load,
-    restore_denormals,
     store,
     store_in_parts,
     store_masked,

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -395,12 +395,3 @@ def test_killed_before_it_began(tmp_path: Path) -> None:
     (tmp_path / METRICS).touch()
     (tmp_path / "config.json.tmp").write_text('{"config"')
     assert train(tiny(), tmp_path).status == "finished"
-
-
-def test_a_falling_rate_goes_on_where_it_was(tmp_path: Path) -> None:
-    falling = Optimizer("adam", 1e-2, anneal_from=0.25)
-    train(tiny(optimizer=falling), tmp_path / "run", At(6, interrupt))
-    resume(tmp_path / "run")
-    whole = uninterrupted(tmp_path / "whole", optimizer=falling)
-    assert_same_run(tmp_path / "run", whole)
-    assert rows(whole) != rows(uninterrupted(tmp_path / "steady", optimizer=replace(falling, anneal_from=None)))

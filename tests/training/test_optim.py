@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.conftest import assert_close
-from torchdnc.training import Optimizer
+from tests.training.runs import At, assert_same_run, interrupt, rows, tiny, uninterrupted
+from torchdnc.training import Optimizer, resume, train
 
 GRADIENTS = np.random.default_rng(0).normal(size=(6, 5)) * np.array([1e-6, 1e-3, 1, 30, 0])
 START = np.linspace(-1, 1, 5)
@@ -109,3 +113,12 @@ def test_a_rate_falls_in_a_line_to_nothing() -> None:
 def test_where_it_begins_to_fall_is_a_share(share: float) -> None:
     with pytest.raises(ValueError, match=r"optimizer.anneal_from must be at least 0 and less than 1"):
         Optimizer(anneal_from=share)
+
+
+def test_a_falling_rate_goes_on_where_it_was(tmp_path: Path) -> None:
+    falling = Optimizer("adam", 1e-2, anneal_from=0.25)
+    train(tiny(optimizer=falling), tmp_path / "run", At(6, interrupt))
+    resume(tmp_path / "run")
+    whole = uninterrupted(tmp_path / "whole", optimizer=falling)
+    assert_same_run(tmp_path / "run", whole)
+    assert rows(whole) != rows(uninterrupted(tmp_path / "steady", optimizer=replace(falling, anneal_from=None)))

@@ -1,7 +1,7 @@
 """Stories of task 3, "three supporting facts", made by its rules.
 
-Most copies of bAbI lack the training file of this task. What the stories that there are (385 of the 2,000, all for
-training) have in common is a set of rules, which say how a story goes on:
+They stand in where the training file of this task is absent. What 385 of its 2,000 stories have in common is a set of
+rules, which say how a story goes on:
 
 - At first everybody and everything is in a place of its own, drawn uniformly, of which nothing is told.
 - A statement is drawn by drawing somebody and one of move, get and drop, until that person can do it: move to another

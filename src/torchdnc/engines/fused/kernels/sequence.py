@@ -11,13 +11,13 @@ from torchdnc.engines.fused.kernels.controller import (
     lstm_row,
     lstm_row_backward,
 )
+from torchdnc.engines.fused.kernels.denormals import flush_denormals, restore_denormals
 from torchdnc.engines.fused.kernels.interface import normalize, normalize_backward
 from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
 from torchdnc.engines.fused.kernels.memory import step_row, write
 from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
 from torchdnc.engines.fused.kernels.options import EXACT, INLINED
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
-from torchdnc.engines.fused.kernels.simd import flush_denormals, restore_denormals
 from torchdnc.engines.fused.kernels.states import hand_out, hand_out_gradient, take_in, take_in_gradient
 from torchdnc.engines.fused.kernels.team import in_parallel, part, take, wait
 from torchdnc.engines.fused.kernels.vectors import add, clear, copy

@@ -8,10 +8,10 @@ from typing import NamedTuple
 from numba import njit
 
 from torchdnc.engines.fused.kernels.arrays import Array, Options
+from torchdnc.engines.fused.kernels.denormals import flush_denormals, restore_denormals
 from torchdnc.engines.fused.kernels.memory import step_row
 from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
 from torchdnc.engines.fused.kernels.options import EXACT
-from torchdnc.engines.fused.kernels.simd import flush_denormals, restore_denormals
 from torchdnc.engines.fused.kernels.states import hand_out, hand_out_gradient, take_in, take_in_gradient
 from torchdnc.engines.fused.kernels.team import in_parallel, take
 from torchdnc.engines.fused.kernels.vectors import copy
