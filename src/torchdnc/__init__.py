@@ -1,7 +1,7 @@
 """The differentiable neural computer (Graves et al., Nature 2016) for PyTorch."""
 
 from torchdnc import ops
-from torchdnc.nn import DNC, LSTM, NTM, SuperLSTM
+from torchdnc.nn import DNC, LSTM, NTM, SparseDNC, SuperLSTM
 from torchdnc.types import DNCState, LSTMState, MemoryOptions, MemoryState, NTMState
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "MemoryOptions",
     "MemoryState",
     "NTMState",
+    "SparseDNC",
     "SuperLSTM",
     "ops",
 ]

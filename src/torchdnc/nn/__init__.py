@@ -4,6 +4,17 @@ from torchdnc.nn.controllers import Controller, FeedforwardController, LSTMContr
 from torchdnc.nn.dnc import DNC
 from torchdnc.nn.lstm import LSTM
 from torchdnc.nn.ntm import NTM
+from torchdnc.nn.sparse_dnc import SparseDNC
 from torchdnc.nn.super_lstm import GateNetworks, SuperLSTM
 
-__all__ = ["DNC", "LSTM", "NTM", "Controller", "FeedforwardController", "GateNetworks", "LSTMController", "SuperLSTM"]
+__all__ = [
+    "DNC",
+    "LSTM",
+    "NTM",
+    "Controller",
+    "FeedforwardController",
+    "GateNetworks",
+    "LSTMController",
+    "SparseDNC",
+    "SuperLSTM",
+]

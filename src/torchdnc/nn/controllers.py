@@ -210,3 +210,43 @@ def check_lstm_state(name: str, state: Any, controller: LSTMController, batch: t
         for index, layer in enumerate(layers):
             check_shape(f"{name}.{part}[{index}]", layer, (*batch, controller.hidden_size))
             check_like(f"{name}.{part}[{index}]", layer, next(controller.parameters()))
+
+
+def make_controller(
+    controller: str | nn.Module,
+    input_size: int,
+    hidden_size: int,
+    num_layers: int,
+    activation_gradient_clip: float | None,
+    **where: Any,
+) -> nn.Module:
+    """The controller of that name, or the module, which is checked.
+
+    Raises:
+        ValueError, TypeError: no controller has that name, or the module does not keep to the protocol.
+    """
+    if not isinstance(controller, str):
+        _check_own_controller(controller, hidden_size * num_layers, activation_gradient_clip)
+        return controller
+    if controller not in CONTROLLERS:
+        names = ", ".join(map(repr, CONTROLLERS))
+        raise ValueError(f"controller must be one of {names} or a module, got {controller!r}")
+    named: nn.Module = CONTROLLERS[controller](input_size, hidden_size, num_layers, activation_gradient_clip, **where)
+    return named
+
+
+def _check_own_controller(controller: Any, feature_size: int, activation_gradient_clip: float | None) -> None:
+    if not (isinstance(controller, nn.Module) and isinstance(controller, Controller)):
+        raise TypeError(
+            "controller must be a name or an nn.Module with feature_size, initial_state(batch_size) and "
+            f"forward(input, state), got {type(controller).__name__}"
+        )
+    if controller.feature_size != feature_size:
+        raise ValueError(
+            f"controller.feature_size must be hidden_size · num_layers = {feature_size}, got {controller.feature_size}"
+        )
+    if activation_gradient_clip is not None:
+        raise ValueError(
+            f"activation_gradient_clip must be None with one's own controller, which clips by itself, "
+            f"got {activation_gradient_clip}"
+        )

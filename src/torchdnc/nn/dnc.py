@@ -12,16 +12,13 @@ from torch import Tensor, nn
 
 from torchdnc.checks import check_bound, check_dtype, check_like, check_shape, check_share, check_size, check_type
 from torchdnc.engines import check_engine, reference, select
-from torchdnc.nn.controllers import CONTROLLERS, Controller, check_controller_state
+from torchdnc.nn.controllers import check_controller_state, make_controller
+from torchdnc.nn.interface import enlarge, make_interface
 from torchdnc.nn.lookahead import BackwardLSTM
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output, without_batch
 from torchdnc.nn.resizing import resize_memory
 from torchdnc.ops import interface_size
 from torchdnc.types import PAPER, UNUSED, DNCState, MemoryOptions, MemoryState
-
-# An LSTM's first activations are about a tenth. PyTorch's own weights would make keys, written words and gates as
-# small, and what is read too faint to learn from: with these an interface starts with numbers of about one.
-INTERFACE_GAIN = 8.0
 
 
 class DNC(Recurrent):
@@ -109,35 +106,22 @@ class DNC(Recurrent):
 
         if bidirectional and controller != "lstm":
             raise ValueError(f'controller must be "lstm" where bidirectional is True, got {controller!r}')
-        if isinstance(controller, str):
-            controller = _named_controller(controller)(
-                input_size + read_heads * word_size,
-                hidden_size,
-                num_layers,
-                activation_gradient_clip,
-                device=device,
-                dtype=dtype,
-            )
-        else:
-            _check_own_controller(controller, hidden_size * num_layers, activation_gradient_clip)
-        self.controller: Any = controller
         where: dict[str, Any] = {"device": device, "dtype": dtype}
+        self.controller: Any = make_controller(
+            controller, input_size + read_heads * word_size, hidden_size, num_layers, activation_gradient_clip, **where
+        )
         self.backward_lstm = BackwardLSTM(input_size, hidden_size, num_layers, **where) if bidirectional else None
         self.looks_ahead = bidirectional
         self.feature_size = features = hidden_size * num_layers * (2 if bidirectional else 1)
-        width = interface_size(word_size, read_heads, options)
-        self.interface: Any = _interface(features, width, interface_norm, **where)
+        self.interface_size = interface_size(word_size, read_heads, options)
+        self.interface: Any = make_interface(features, self.interface_size, interface_norm, **where)
         self.output = linear_output(features + read_heads * word_size, output_size, device=device, dtype=dtype)
-        self._enlarge_interface()
+        enlarge(self.interface)
 
     def reset_parameters(self) -> None:
         """Draws every parameter anew, from the distribution it was made with."""
         super().reset_parameters()
-        self._enlarge_interface()
-
-    @torch.no_grad()
-    def _enlarge_interface(self) -> None:
-        next(self.interface.parameters()).mul_(INTERFACE_GAIN)
+        enlarge(self.interface)
 
     def resize(self, state: DNCState, memory_size: int) -> DNCState:
         """The state with another number of slots; the model then runs with that many.
@@ -237,32 +221,4 @@ class DNC(Recurrent):
         return (
             f"input_size={self.input_size}, memory_size={self.memory_size}, word_size={self.word_size}, "
             f"read_heads={self.read_heads}, engine={self.engine!r}"
-        )
-
-
-def _interface(features: int, size: int, normed: bool, **where: Any) -> nn.Module:
-    linear = nn.Linear(features, size, **where)
-    return nn.Sequential(linear, nn.LayerNorm(size, **where)) if normed else linear
-
-
-def _named_controller(name: str) -> type[Any]:
-    if name not in CONTROLLERS:
-        raise ValueError(f"controller must be one of {', '.join(map(repr, CONTROLLERS))} or a module, got {name!r}")
-    return CONTROLLERS[name]
-
-
-def _check_own_controller(controller: Any, feature_size: int, activation_gradient_clip: float | None) -> None:
-    if not (isinstance(controller, nn.Module) and isinstance(controller, Controller)):
-        raise TypeError(
-            "controller must be a name or an nn.Module with feature_size, initial_state(batch_size) and "
-            f"forward(input, state), got {type(controller).__name__}"
-        )
-    if controller.feature_size != feature_size:
-        raise ValueError(
-            f"controller.feature_size must be hidden_size · num_layers = {feature_size}, got {controller.feature_size}"
-        )
-    if activation_gradient_clip is not None:
-        raise ValueError(
-            f"activation_gradient_clip must be None with one's own controller, which clips by itself, "
-            f"got {activation_gradient_clip}"
         )

@@ -7,9 +7,25 @@ from torchdnc.ops.interface import interface_size, oneplus, split_interface
 from torchdnc.ops.links import directional_weights, link, precedence, sharpen_directional
 from torchdnc.ops.location import interpolate, sharpen, shift
 from torchdnc.ops.reading import read_weights, read_words
+from torchdnc.ops.sparse import (
+    SparseInterface,
+    SparseSlots,
+    keep_largest,
+    oldest_slot,
+    sparse_access,
+    sparse_content_weights,
+    sparse_interface_size,
+    sparse_link,
+    sparse_precedence,
+    sparse_write,
+    sparse_write_weights,
+    split_sparse_interface,
+)
 from torchdnc.ops.writing import deallocate, erase_and_write, write_weights, written
 
 __all__ = [
+    "SparseInterface",
+    "SparseSlots",
     "access",
     "allocation_weights",
     "content_weights",
@@ -18,7 +34,9 @@ __all__ = [
     "erase_and_write",
     "interface_size",
     "interpolate",
+    "keep_largest",
     "link",
+    "oldest_slot",
     "oneplus",
     "precedence",
     "read_weights",
@@ -28,7 +46,15 @@ __all__ = [
     "sharpen_directional",
     "shift",
     "slot_softmax",
+    "sparse_access",
+    "sparse_content_weights",
+    "sparse_interface_size",
+    "sparse_link",
+    "sparse_precedence",
+    "sparse_write",
+    "sparse_write_weights",
     "split_interface",
+    "split_sparse_interface",
     "usage",
     "write_weights",
     "written",

@@ -12,7 +12,7 @@ from torchdnc.types import UNUSED, HeadWeights, Memory, Unused, Weights
 COSINE_EPSILON = 1e-6
 
 
-def _length(vectors: Tensor) -> Tensor:
+def word_lengths(vectors: Tensor) -> Tensor:
     """sqrt(|v|² + ε) along the last dimension."""
     return ((vectors * vectors).sum(-1) + COSINE_EPSILON).sqrt()
 
@@ -63,10 +63,10 @@ def content_weights(
         # The memory is masked by every head; it need not be held once for each, as products of squares do the same.
         squares = masks * masks
         lengths = (squares @ (memory * memory).transpose(-1, -2) + COSINE_EPSILON).sqrt()
-        dots, key_lengths = (keys * squares) @ memory.transpose(-1, -2), _length(keys * masks)
+        dots, key_lengths = (keys * squares) @ memory.transpose(-1, -2), word_lengths(keys * masks)
     else:
-        lengths = _length(memory).unsqueeze(-2)
-        dots, key_lengths = keys @ memory.transpose(-1, -2), _length(keys)
+        lengths = word_lengths(memory).unsqueeze(-2)
+        dots, key_lengths = keys @ memory.transpose(-1, -2), word_lengths(keys)
     # Keys and strengths are scaled before the rows: two small products instead of one more of size R·N.
     scale = (strengths / key_lengths).unsqueeze(-1)
     return slot_softmax(dots * scale / lengths, written)

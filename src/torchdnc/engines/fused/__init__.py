@@ -28,11 +28,16 @@ OPTIONS: Final[dict[str, tuple[Any, ...] | None]] = {
 
 def refusal(network: Any, inputs: Tensor) -> str | None:
     """Why this engine cannot run a call, as the end of a sentence; None if it can."""
+    return hindrance(inputs) or lacking(network.options)
+
+
+def hindrance(inputs: Tensor) -> str | None:
+    """Why no compiled kernel can run on these inputs here, as the end of a sentence; None if one can."""
     if inputs.device.type != "cpu":
         return f"it runs on the CPU only, and the input is on {inputs.device}"
     if inputs.dtype not in (torch.float32, torch.float64):
         return f"it knows float32 and float64 only, and the input is {inputs.dtype}"
-    return _tracing(inputs) or compiled.refusal() or lacking(network.options)
+    return _tracing(inputs) or compiled.refusal()
 
 
 @functools.cache
@@ -81,3 +86,10 @@ def run(
 
     way = whole.run if whole.is_built_in(network, inputs) else stepwise.run
     return way(network, inputs, state, initial, lengths, reset, beside, second_derivatives)
+
+
+def is_built_in(network: Any, inputs: Tensor) -> bool:
+    """Whether kernels know the controller and the interface of a network, and nobody watches these."""
+    from torchdnc.engines.fused import whole
+
+    return whole.is_built_in(network, inputs)

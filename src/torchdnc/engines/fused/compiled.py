@@ -70,13 +70,15 @@ def run(name: str, *arguments: Any) -> None:
 
 @functools.cache
 def kernel(name: str) -> Callable[..., None]:
-    """A function of `kernels.sequence` or `kernels.steps`, compiled; one version per dtype serves every size."""
+    """A function of `kernels.sequence`, `kernels.steps` or `kernels.sparse.sequence`, compiled; one version per dtype
+    serves every size."""
     import numba
 
     from torchdnc.engines.fused.kernels import sequence, steps
     from torchdnc.engines.fused.kernels.options import ENTRY
+    from torchdnc.engines.fused.kernels.sparse import sequence as sparse
 
-    function = (vars(sequence) | vars(steps))[name]
+    function = (vars(sequence) | vars(steps) | vars(sparse))[name]
     made = numba.njit(**ENTRY)(_renamed(function, f"{name}_{_version()}"))
     # Where neither the package nor the user's own cache can be written, every process compiles for itself.
     with suppress(RuntimeError):
@@ -128,12 +130,13 @@ def _prepare(made: Any, name: str) -> None:
 
 @functools.cache
 def _version() -> str:
-    """A digest of all kernels, and of the constant that they compile in: numba would keep a compiled kernel when only
+    """A digest of all kernels, and of the constants that they compile in: numba would keep a compiled kernel when only
     what it calls has changed."""
-    from torchdnc.ops import content
+    from torchdnc.ops import content, sparse
 
     here = Path(__file__).parent
-    sources = [*sorted((here / "kernels").glob("*.py")), here / "library.py", Path(content.__file__)]
+    sources = [*sorted((here / "kernels").rglob("*.py")), here / "library.py"]
+    sources += [Path(module.__file__) for module in (content, sparse)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 

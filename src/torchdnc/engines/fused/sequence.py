@@ -78,15 +78,15 @@ def forward(
     end = room_for(start.memory)
     kept = _room_to_keep(sizes, inputs)
     tape = _tape(sizes, kept, end, alive, fresh)
-    _begin(sizes, start, tape)
+    begin_controller(sizes, start, tape)
     flat = inputs.reshape(sizes.T * sizes.B, sizes.I)
     for gates, weight, bias in zip(tape.gates, parameters.weights, parameters.biases, strict=True):
         torch.addmm(bias, flat, weight[:, : sizes.I].t(), out=torch.from_numpy(gates).flatten(0, 1))
     features = inputs.new_empty(sizes.T, sizes.B, sizes.layers * sizes.H + sizes.R * sizes.W)
     scratch = _scratch(team, sizes, inputs, replay=False)
     run(
-        "forward", team, sizes, _weights(parameters, epsilon), flat_rows(start.memory), flat_rows(end), tape, scratch,
-        array(features),
+        "forward", team, sizes, flat_weights(parameters, epsilon), flat_rows(start.memory), flat_rows(end), tape,
+        scratch, array(features),
     )  # fmt: skip
     return features, _end(sizes, end, tape), kept
 
@@ -108,14 +108,14 @@ def backward(
     tape = _tape(sizes, kept, None, alive, fresh)
     carried = _carried(sizes, d_end, d_start)
     normals = tape.interfaces.shape if sizes.normed else (0, 0, 0)
-    found = Found(*_rooms(inputs, tape.gates.shape, tape.interfaces.shape, normals))
+    found = Found(*rooms(inputs, tape.gates.shape, tape.interfaces.shape, normals))
     scratch = _scratch(team, sizes, inputs, replay=True)
     run(
-        "backward", team, sizes, _weights(parameters), tape, scratch, array(d_features), flat_rows(d_end.memory),
+        "backward", team, sizes, flat_weights(parameters), tape, scratch, array(d_features), flat_rows(d_end.memory),
         carried, found,
     )  # fmt: skip
-    d_inputs = _of_inputs(sizes, parameters, found) if wanted.inputs else None
-    d_parameters = _of_parameters(sizes, inputs, tape, found) if wanted.parameters else None
+    d_inputs = inputs_gradient(sizes, parameters, found) if wanted.inputs else None
+    d_parameters = parameters_gradient(sizes, inputs, tape, found) if wanted.parameters else None
     return Gradients(d_inputs, _state(sizes, carried, d_start), d_parameters)
 
 
@@ -182,25 +182,25 @@ def room_for_gradient(memory: MemoryState) -> MemoryState:
     return room._replace(written=torch.zeros_like(room.written)) if marks_of(room) else room
 
 
-def _rooms(like: Tensor, *shapes: tuple[int, ...]) -> list[Array]:
+def rooms(like: Tensor, *shapes: tuple[int, ...]) -> list[Array]:
     """Arrays of these shapes, which hold nothing yet, in one piece of memory."""
-    return _cut(like.new_empty(_places(shapes)[-1]), shapes)
+    return cut(like.new_empty(starts(shapes)[-1]), shapes)
 
 
-def _cut(room: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+def cut(room: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
     """Arrays of these shapes, one after another in the room, each from a cache line on."""
     numbers = array(room)
     return [
-        numbers[at : at + math.prod(shape)].reshape(shape) for at, shape in zip(_places(shapes), shapes, strict=False)
+        numbers[at : at + math.prod(shape)].reshape(shape) for at, shape in zip(starts(shapes), shapes, strict=False)
     ]
 
 
-def _places(shapes: Sequence[tuple[int, ...]]) -> list[int]:
+def starts(shapes: Sequence[tuple[int, ...]]) -> list[int]:
     """Where arrays of these shapes start, and where the last one ends."""
     return list(itertools.accumulate((-(-math.prod(shape) // 16) * 16 for shape in shapes), initial=0))
 
 
-def _weights(parameters: Parameters, epsilon: float = 0.0) -> Weights:
+def flat_weights(parameters: Parameters, epsilon: float = 0.0) -> Weights:
     first, *others = parameters.weights
     layers = torch.cat([weight.flatten() for weight in parameters.weights]) if others else first.flatten()
     gain, norm_bias = parameters.norm or (first.new_empty(0), first.new_empty(0))
@@ -209,7 +209,7 @@ def _weights(parameters: Parameters, epsilon: float = 0.0) -> Weights:
     return Weights(array(layers), *interface, array(gain), array(norm_bias), epsilon, array(beside))
 
 
-def _stacked(layers: tuple[Tensor, ...], like: Tensor) -> Array:
+def stacked(layers: tuple[Tensor, ...], like: Tensor) -> Array:
     """[layers, B, H]; layers may be none."""
     return array(torch.stack(layers)) if layers else array(like.new_empty(0, 0, 0))
 
@@ -236,14 +236,14 @@ def _tape_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
 def _room_to_keep(sizes: Sizes, like: Tensor) -> Kept:
     """A tape that holds nothing yet."""
     steps = sizes.T if sizes.keep else 1
-    numbers = like.new_empty(_places([*_tape_shapes(sizes).values()])[-1])
+    numbers = like.new_empty(starts([*_tape_shapes(sizes).values()])[-1])
     return Kept(numbers, torch.empty(steps, sizes.B, sizes.N, dtype=torch.int32))
 
 
 def _tape(sizes: Sizes, kept: Kept, memory: MemoryState | None, alive: Array, fresh: Array) -> Tape:
     """The tape; memory: what forward works on, and backward, which has checkpoints, does not."""
     shapes = _tape_shapes(sizes)
-    numbers = dict(zip(shapes, _cut(kept.numbers, [*shapes.values()]), strict=True))
+    numbers = dict(zip(shapes, cut(kept.numbers, [*shapes.values()]), strict=True))
     if memory is None:
         memory_now, link_now = numbers["memories"][0], numbers["links"][0]
     else:
@@ -252,7 +252,7 @@ def _tape(sizes: Sizes, kept: Kept, memory: MemoryState | None, alive: Array, fr
     return Tape(**numbers, orders=array(kept.orders), memory=memory_now, link=link_now, alive=alive, fresh=fresh)
 
 
-def _begin(sizes: Sizes, start: DNCState, tape: Tape) -> None:
+def begin_controller(sizes: Sizes, start: DNCState, tape: Tape) -> None:
     """Puts the controller's state and the words read before the first step on the tape; kernels do the rest."""
     tape.reads[0] = array(start.read_words).reshape(sizes.B, sizes.R * sizes.W)
     if sizes.recurrent:
@@ -263,7 +263,7 @@ def _begin(sizes: Sizes, start: DNCState, tape: Tape) -> None:
 def _scratch(team: Team, sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
     B, H, N, W, R = sizes.B, sizes.H, sizes.N, sizes.W, sizes.R
     columns = R * W + H * sizes.recurrent + H * (sizes.layers > 1)
-    work, chi, hidden, nothing, zeros, memories = _rooms(
+    work, chi, hidden, nothing, zeros, memories = rooms(
         like,
         (team.threads, work_size(N, W, R, sizes.options)),
         (team.threads if team.threads > B and not replay else 1, B, columns),
@@ -292,10 +292,10 @@ def _carried(sizes: Sizes, end: DNCState, memory: MemoryState) -> Carried:
     """What backward begins with, and the room for the gradient of the first memory."""
     B, N, W, R = sizes.B, sizes.N, sizes.W, sizes.R
     hidden, cells = end.controller if sizes.recurrent else ((), ())
-    (weightings,) = _rooms(end.read_words, (B, (3 + R) * N))
+    (weightings,) = rooms(end.read_words, (B, (3 + R) * N))
     return Carried(
-        hidden=_stacked(hidden, end.read_words),
-        cells=_stacked(cells, end.read_words),
+        hidden=stacked(hidden, end.read_words),
+        cells=stacked(cells, end.read_words),
         memory=flat_rows(memory),
         weightings=weightings,
         reads=array(end.read_words).reshape(B, R * W).copy(),
@@ -309,7 +309,7 @@ def _state(sizes: Sizes, carried: Carried, memory: MemoryState) -> DNCState:
     return DNCState(LSTMState(hidden, cells) if sizes.recurrent else (), memory, reads)
 
 
-def _of_inputs(sizes: Sizes, parameters: Parameters, found: Found) -> Tensor:
+def inputs_gradient(sizes: Sizes, parameters: Parameters, found: Found) -> Tensor:
     """The inputs' gradient: for each layer a product over all steps."""
     d_inputs = torch.zeros(sizes.T * sizes.B, sizes.I, dtype=parameters.interface.dtype)
     for d_gates, weight in zip(torch.from_numpy(found.gates), parameters.weights, strict=True):
@@ -317,7 +317,7 @@ def _of_inputs(sizes: Sizes, parameters: Parameters, found: Found) -> Tensor:
     return d_inputs.view(sizes.T, sizes.B, sizes.I)
 
 
-def _of_parameters(sizes: Sizes, inputs: Tensor, tape: Tape, found: Found) -> Parameters:
+def parameters_gradient(sizes: Sizes, inputs: Tensor, tape: Tape, found: Found) -> Parameters:
     """The parameters' gradients: of each weight a product over all steps."""
     fresh = torch.from_numpy(tape.fresh).unsqueeze(-1)
     hidden = torch.from_numpy(tape.hidden)

@@ -18,7 +18,6 @@ from torchdnc.engines import reference
 from torchdnc.engines.fused.function import Call, FusedSequence, flat, leaves_of, state_of
 from torchdnc.engines.fused.kernels.arrays import Sizes
 from torchdnc.engines.fused.sequence import Parameters, kernel_options, memory_work
-from torchdnc.ops import interface_size
 from torchdnc.types import DNCState, LSTMState
 
 
@@ -76,8 +75,7 @@ def _shapes(network: Any, input_size: int) -> list[tuple[int, int]]:
     H = controller.hidden_size
     width = input_size + words + H * controller.recurrent
     layers = [(controller.outputs_per_unit * H, width + H * (layer > 0)) for layer in range(controller.num_layers)]
-    width = interface_size(network.word_size, network.read_heads, network.options)
-    return [*layers, (width, network.feature_size)]
+    return [*layers, (network.interface_size, network.feature_size)]
 
 
 def run(
@@ -96,7 +94,7 @@ def run(
     fresh = np.zeros_like(alive) if reset is None else alive & reset.numpy()
     if lengths is not None:
         inputs = inputs.masked_fill(~torch.from_numpy(alive).unsqueeze(-1), 0)
-    parameters, epsilon = _parameters(network, beside)
+    parameters, epsilon = parameters_of(network, beside)
     again = partial(_on_the_reference, network, epsilon, initial, lengths, reset) if second_derivatives else None
     weights = [*parameters.weights, parameters.interface]
     work = T * (memory_work(state.memory) + B * sum(map(Tensor.numel, weights)))
@@ -108,7 +106,7 @@ def run(
     return features, end
 
 
-def _parameters(network: Any, beside: Tensor | None) -> tuple[Parameters, float]:
+def parameters_of(network: Any, beside: Tensor | None) -> tuple[Parameters, float]:
     """What the kernels need of the modules, and the normalisation's ε."""
     layer, norm = _interface(network.interface) or (network.interface, None)
     layers = network.controller.layers

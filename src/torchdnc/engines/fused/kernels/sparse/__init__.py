@@ -1,0 +1,1 @@
+"""Kernels of the sparse memory, over a whole sequence."""

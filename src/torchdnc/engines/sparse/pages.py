@@ -1,0 +1,197 @@
+"""Where the words of a sparse memory are: rows for slots that exist, changed in place, and how they were before.
+
+A call changes rows that may be gigabytes, and the state that it started from must read as before. So a state is a
+`Version`. The newest one is what the rows hold; an older one is a newer one and a journal of how each row was that the
+call between them came to. To use an older version is to swap the journal with the rows, after which the newer is the
+older one and that same journal (Baker 1978 calls it rerooting). A journal is forgotten with the version that needs it.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = np.ndarray[Any, Any]
+
+COUNTS: Final = ("existing", "oldest", "newest", "clock")
+"""What `Rows.counts` holds."""
+TABLES: Final = ("content", "lengths", "accessed", "back_slots", "back", "ahead_slots", "ahead")
+"""What a row is made of."""
+KINDS: Final = {torch.float32: np.float32, torch.float64: np.float64}
+"""The dtypes that a sparse memory may have, and what NumPy calls them."""
+
+
+class Layout(NamedTuple):
+    """Sizes of a memory: B batch, N slots that there may be, W word size, K_L links of a slot in each direction."""
+
+    batch_size: int
+    memory_size: int
+    word_size: int
+    link_width: int
+    dtype: torch.dtype
+
+    def tables(self, rows: int) -> dict[str, Array]:
+        """A table of so many rows for everything that a row is made of; no row costs anything until it is written."""
+        B, W, links = self.batch_size, self.word_size, self.link_width
+        widths = {"content": W, "lengths": 1, "accessed": 1, "back_slots": links, "back": links}
+        widths |= {"ahead_slots": links, "ahead": links}
+        kinds: dict[str, Any] = dict.fromkeys(("accessed", "back_slots", "ahead_slots"), np.int32)
+        number = KINDS[self.dtype]
+        return {name: np.zeros((B, rows * width), kinds.get(name, number)) for name, width in widths.items()}
+
+
+class Journal(NamedTuple):
+    """How rows were: of each row of the batch `held` of them, whose numbers are `slots` [B, P]; counts [B, 4]."""
+
+    slots: Array
+    held: Array
+    tables: dict[str, Array]
+    counts: Array
+
+
+class Pages:
+    """Tables that grow as slots come to exist; see `Rows` of the kernels."""
+
+    def __init__(self, layout: Layout, rows: int) -> None:
+        self.layout, self.rows, self.lock = layout, rows, threading.RLock()
+        self._reached = 0
+        self.tables = layout.tables(rows)
+        self.counts = np.zeros((layout.batch_size, len(COUNTS)), np.int32)
+        self.counts[:, 1:3] = -1
+        self.older, self.newer, self.places = (np.zeros((layout.batch_size, rows), np.int32) for _ in range(3))
+
+    @property
+    def existing(self) -> Array:
+        """How many slots exist, [B]."""
+        return self.counts[:, 0]
+
+    def grow(self, steps: int) -> None:
+        """Room for the slots that so many steps may take; growing again and again costs no more than once."""
+        # Rows that no slot has now may be those of another version.
+        before, self._reached = self._reached, max(self._reached, self._after(steps))
+        if self._reached <= self.rows:
+            return
+        longer = Pages(self.layout, min(self.layout.memory_size, max(self._reached, 2 * self.rows)))
+        for name, table in self.tables.items():
+            size = before * (table.shape[1] // self.rows)
+            longer.tables[name][:, :size] = table[:, :size]
+        for name in ("older", "newer", "places"):
+            getattr(longer, name)[:, :before] = getattr(self, name)[:, :before]
+            setattr(self, name, getattr(longer, name))
+        self.rows, self.tables = longer.rows, longer.tables
+
+    def _after(self, steps: int) -> int:
+        """Slots that may exist after so many steps."""
+        return min(self.layout.memory_size, int(self.existing.max(initial=0)) + steps)
+
+    def copy(self, layout: Layout, chosen: Array) -> Pages:
+        """These rows of the batch, as another layout has them."""
+        pages = Pages(layout, self.rows)
+        pages._reached = self._reached
+        for name, table in self.tables.items():
+            pages.tables[name][:] = table[chosen]
+        for name in ("counts", "older", "newer"):
+            getattr(pages, name)[:] = getattr(self, name)[chosen]
+        return pages
+
+    def journal(self, most: int) -> Journal:
+        """An empty journal for so many rows at most."""
+        B, most = self.layout.batch_size, min(most, self.rows)
+        slots, held = np.empty((B, most), np.int32), np.zeros(B, np.int32)
+        return Journal(slots, held, self.layout.tables(most), self.counts.copy())
+
+    def swap(self, journal: Journal) -> None:
+        """Rows and journal change places."""
+        for b, count in enumerate(journal.held):
+            slots = journal.slots[b, :count]
+            for name, table in self.tables.items():
+                width = table.shape[1] // self.rows
+                rows = table[b].reshape(self.rows, width)
+                noted = journal.tables[name][b, : count * width].reshape(count, width)
+                now = rows[slots]
+                rows[slots] = noted
+                noted[:] = now
+        now = self.counts.copy()
+        self.counts[:] = journal.counts
+        journal.counts[:] = now
+        for b in range(self.layout.batch_size):
+            self.relink(b)
+
+    def relink(self, b: int) -> None:
+        """The order of access, from when each slot was."""
+        count = self.counts[b, 0]
+        order = np.argsort(self.tables["accessed"][b, :count], kind="stable")
+        self.older[b, order[1:]], self.newer[b, order[:-1]] = order[:-1], order[1:]
+        if count:
+            self.older[b, order[0]], self.newer[b, order[-1]] = -1, -1
+        self.counts[b, 1:3] = (order[0], order[-1]) if count else (-1, -1)
+
+
+class Version:
+    """A sparse memory as it is, or as it was once.
+
+    A memory to which nothing was written has no pages: it costs nothing, and many calls may start from it.
+    """
+
+    def __init__(self, layout: Layout, pages: Pages | None = None) -> None:
+        self.layout, self.pages = layout, pages
+        self._newer: Version | None = None
+        self._journal: Journal | None = None
+
+    def open(self, steps: int) -> Pages:
+        """The pages, as this version has them, with room for as many slots as so many steps may take."""
+        pages = self.read() or Pages(self.layout, min(self.layout.memory_size, steps))
+        pages.grow(steps)
+        return pages
+
+    def followed(self, pages: Pages, journal: Journal) -> Version:
+        """The version that the pages have become, when the journal says what they were in this one."""
+        newer = Version(self.layout, pages)
+        if self.pages is not None:
+            self._newer, self._journal = newer, journal
+        return newer
+
+    def existing(self) -> list[int]:
+        """How many slots each row of the batch has."""
+        with self.locked():
+            pages = self.read()
+            return [0] * self.layout.batch_size if pages is None else pages.existing.tolist()
+
+    def read(self) -> Pages | None:
+        """The pages, as this version has them, to be read at once, by who holds their lock; None: no slot exists."""
+        if self.pages is not None:
+            self._reroot()
+        return self.pages
+
+    def _reroot(self) -> None:
+        path = [self]
+        while path[-1]._newer is not None:
+            path.append(path[-1]._newer)
+        for newer, older in zip(reversed(path), path[-2::-1], strict=False):
+            journal, pages = older._journal, self.pages
+            assert journal is not None
+            assert pages is not None
+            pages.swap(journal)
+            newer._newer, newer._journal = older, journal
+            older._newer = older._journal = None
+
+    def copy(self, rows: Tensor | None = None, dtype: torch.dtype | None = None) -> Version:
+        """The same memory, or chosen rows of the batch of it, in pages of its own.
+
+        Args:
+            rows: their numbers; None for all.
+            dtype: another one; None for the same.
+        """
+        chosen = np.arange(self.layout.batch_size) if rows is None else rows.numpy()
+        layout = self.layout._replace(batch_size=len(chosen), dtype=dtype or self.layout.dtype)
+        with self.locked():
+            pages = self.read()
+            return Version(layout, None if pages is None else pages.copy(layout, chosen))
+
+    def locked(self) -> Any:
+        """Holds the pages for one thread."""
+        return threading.RLock() if self.pages is None else self.pages.lock

@@ -1,0 +1,122 @@
+"""The states of a sparse memory."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from torchdnc.engines.sparse.pages import Layout, Version
+from torchdnc.types import UNUSED, HeadWords, Rows, Unused
+
+
+class SparseMemoryState(NamedTuple):
+    """What a sparse memory carries from one step to the next. At the start it is empty.
+
+    content [B, N, W] stands for the words in autograd: gradients of them are its gradients. It takes no room and holds
+    no word; these are in `version`, and `snapshot` reads them.
+    read_slots [B, R, K]: what the last step read, -1 for nothing, and read_weights [B, R, K]; precedence_slots and
+    precedence [B, K_L]: what was written last, likewise; () without links.
+    """
+
+    content: Tensor
+    read_slots: Tensor
+    read_weights: Tensor
+    precedence_slots: Tensor | Unused
+    precedence: Tensor | Unused
+    version: Version
+
+    def detach(self) -> SparseMemoryState:
+        """The same values, cut from the graph that made them."""
+        return _map_leaves(self, Tensor.detach)
+
+    def to(self, dtype: torch.dtype) -> SparseMemoryState:
+        """A copy in another dtype, cut from the graph."""
+        leaves = _map_leaves(self, lambda leaf: leaf.detach().to(dtype) if leaf.is_floating_point() else leaf)
+        version = self.version.copy(dtype=dtype)
+        return leaves._replace(content=token(version.layout), version=version)
+
+    def __getitem__(self, rows: Rows) -> SparseMemoryState:  # type: ignore[override]
+        """A copy of the chosen rows of the batch (slice, list, mask or index tensor); its words are cut from the graph.
+
+        A plain integer gives that field, as in any tuple: for one row write `state[3:4]`.
+        """
+        if isinstance(rows, int):
+            return tuple.__getitem__(self, rows)  # type: ignore[no-any-return]
+        chosen = torch.arange(self.version.layout.batch_size)[
+            rows if isinstance(rows, slice) else torch.as_tensor(rows)
+        ]
+        version = self.version.copy(chosen)
+        small = self._replace(content=UNUSED)
+        return _map_leaves(small, lambda leaf: leaf[chosen])._replace(content=token(version.layout), version=version)
+
+
+class SparseState(NamedTuple):
+    """The whole state of a SparseDNC: its controller's, its memory's, and the last words read [B, R, W]."""
+
+    controller: Any
+    memory: SparseMemoryState
+    read_words: HeadWords
+
+    def detach(self) -> SparseState:
+        """The same values, cut from the graph that made them."""
+        return _map_leaves(self, Tensor.detach)
+
+    def to(self, dtype: torch.dtype) -> SparseState:
+        """A copy in another dtype, cut from the graph."""
+        convert = lambda leaf: leaf.detach().to(dtype)  # noqa: E731
+        controller = pytree.tree_map(convert, self.controller)
+        return SparseState(controller, self.memory.to(dtype), convert(self.read_words))
+
+    def __getitem__(self, rows: Rows) -> SparseState:  # type: ignore[override]
+        """A copy of the chosen rows of the batch (slice, list, mask or index tensor); its words are cut from the graph.
+
+        A plain integer gives that field, as in any tuple: for one row write `state[3:4]`.
+        """
+        if isinstance(rows, int):
+            return tuple.__getitem__(self, rows)  # type: ignore[no-any-return]
+        chosen = rows if isinstance(rows, slice) else torch.as_tensor(rows)
+        controller = pytree.tree_map(lambda leaf: leaf[chosen], self.controller)
+        return SparseState(controller, self.memory[rows], self.read_words[chosen])
+
+
+def token(layout: Layout) -> Tensor:
+    """What stands for the words in autograd: [B, N, W], of one number."""
+    return torch.zeros((), dtype=layout.dtype).expand(layout.batch_size, layout.memory_size, layout.word_size)
+
+
+def empty_memory(layout: Layout, read_heads: int, sparse_reads: int) -> SparseMemoryState:
+    """A memory in which no slot exists."""
+    B, links = layout.batch_size, layout.link_width
+    return SparseMemoryState(
+        content=token(layout),
+        read_slots=torch.full((B, read_heads, sparse_reads), -1, dtype=torch.int32),
+        read_weights=torch.zeros(B, read_heads, sparse_reads, dtype=layout.dtype),
+        precedence_slots=torch.full((B, links), -1, dtype=torch.int32) if links else UNUSED,
+        precedence=torch.zeros(B, links, dtype=layout.dtype) if links else UNUSED,
+        version=Version(layout),
+    )
+
+
+def _map_leaves(state: Any, function: Any) -> Any:
+    return pytree.tree_map(function, state)
+
+
+def _flatten(state: SparseMemoryState) -> tuple[list[Any], Version]:
+    return list(state[:-1]), state.version
+
+
+pytree.register_pytree_node(
+    SparseMemoryState,
+    _flatten,
+    lambda leaves, version: SparseMemoryState(*leaves, version),
+    serialized_type_name="torchdnc.SparseMemoryState",
+)
+pytree.register_pytree_node(
+    SparseState,
+    lambda state: (list(state), None),
+    lambda leaves, _: SparseState(*leaves),
+    serialized_type_name="torchdnc.SparseState",
+)
