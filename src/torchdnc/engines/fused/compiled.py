@@ -136,7 +136,7 @@ def _version() -> str:
 
     here = Path(__file__).parent
     sources = [*sorted((here / "kernels").rglob("*.py")), here / "library.py"]
-    sources += [Path(module.__file__) for module in (content, sparse)]
+    sources += [Path(str(module.__file__)) for module in (content, sparse)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 

@@ -14,6 +14,8 @@ from torch import Tensor
 from torchdnc.engines.fused.compiled import run
 from torchdnc.engines.fused.kernels.arrays import Array, Carried, Found, Options, Scratch, Sizes, Tape, Team, Weights
 from torchdnc.engines.fused.kernels.layout import tape_size, work_size
+from torchdnc.engines.fused.kernels.sparse.arrays import SparseSizes, SparseTape
+from torchdnc.engines.sparse.states import SparseState
 from torchdnc.ops.content import COSINE_EPSILON
 from torchdnc.types import UNUSED, DNCState, LSTMState, MemoryOptions, MemoryState
 
@@ -252,7 +254,7 @@ def _tape(sizes: Sizes, kept: Kept, memory: MemoryState | None, alive: Array, fr
     return Tape(**numbers, orders=array(kept.orders), memory=memory_now, link=link_now, alive=alive, fresh=fresh)
 
 
-def begin_controller(sizes: Sizes, start: DNCState, tape: Tape) -> None:
+def begin_controller(sizes: Sizes | SparseSizes, start: DNCState | SparseState, tape: Tape | SparseTape) -> None:
     """Puts the controller's state and the words read before the first step on the tape; kernels do the rest."""
     tape.reads[0] = array(start.read_words).reshape(sizes.B, sizes.R * sizes.W)
     if sizes.recurrent:
@@ -309,7 +311,7 @@ def _state(sizes: Sizes, carried: Carried, memory: MemoryState) -> DNCState:
     return DNCState(LSTMState(hidden, cells) if sizes.recurrent else (), memory, reads)
 
 
-def inputs_gradient(sizes: Sizes, parameters: Parameters, found: Found) -> Tensor:
+def inputs_gradient(sizes: Sizes | SparseSizes, parameters: Parameters, found: Found) -> Tensor:
     """The inputs' gradient: for each layer a product over all steps."""
     d_inputs = torch.zeros(sizes.T * sizes.B, sizes.I, dtype=parameters.interface.dtype)
     for d_gates, weight in zip(torch.from_numpy(found.gates), parameters.weights, strict=True):
@@ -317,7 +319,9 @@ def inputs_gradient(sizes: Sizes, parameters: Parameters, found: Found) -> Tenso
     return d_inputs.view(sizes.T, sizes.B, sizes.I)
 
 
-def parameters_gradient(sizes: Sizes, inputs: Tensor, tape: Tape, found: Found) -> Parameters:
+def parameters_gradient(
+    sizes: Sizes | SparseSizes, inputs: Tensor, tape: Tape | SparseTape, found: Found
+) -> Parameters:
     """The parameters' gradients: of each weight a product over all steps."""
     fresh = torch.from_numpy(tape.fresh).unsqueeze(-1)
     hidden = torch.from_numpy(tape.hidden)
@@ -337,7 +341,7 @@ def parameters_gradient(sizes: Sizes, inputs: Tensor, tape: Tape, found: Found) 
     return Parameters(tuple(weights), tuple(biases), d_flat.t() @ above, d_flat.sum(0), norm, beside)
 
 
-def _of_norm(tape: Tape, found: Found) -> tuple[Tensor, ...]:
+def _of_norm(tape: Tape | SparseTape, found: Found) -> tuple[Tensor, ...]:
     """The gradients of gain and bias; where a row had ended its gradients are 0 and its tape holds anything."""
     alive = torch.from_numpy(tape.alive).unsqueeze(-1)
     d_normals, normals = torch.from_numpy(found.normals), torch.from_numpy(tape.normals)[..., :-1]

@@ -212,7 +212,7 @@ def backward(
     run_kernel(
         "sparse_backward", threads, sizes, flat_weights(parameters), tape, scratch, array(d_features), carried, found
     )
-    d_start = [
+    d_start: list[Tensor | None] = [
         *(torch.from_numpy(layer) for layer in (*carried.hidden, *carried.cells)),
         _hand_out(carried.rows, passed, journal, call),
         torch.from_numpy(carried.weights).view(B, R, K),
@@ -379,7 +379,7 @@ def _scratch(team: Team, sizes: SparseSizes, like: Tensor, memory: SparseMemoryS
     )
     zeros[:] = 0
     recent, recent_slots = np.zeros((B, 0), numbers.dtype), np.zeros((B, 0), np.int32)
-    if links and slots:
+    if isinstance(memory.precedence, Tensor) and isinstance(memory.precedence_slots, Tensor) and slots:
         recent, recent_slots = array(memory.precedence).copy(), array(memory.precedence_slots).copy()
     return SparseScratch(
         chi=chi,

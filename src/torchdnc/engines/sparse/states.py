@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -10,6 +11,8 @@ from torch.utils import _pytree as pytree
 
 from torchdnc.engines.sparse.pages import Layout, Version
 from torchdnc.types import UNUSED, HeadWords, Rows, Unused
+
+S = TypeVar("S")
 
 
 class SparseMemoryState(NamedTuple):
@@ -34,9 +37,18 @@ class SparseMemoryState(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> SparseMemoryState:
         """A copy in another dtype, cut from the graph."""
-        leaves = _map_leaves(self, lambda leaf: leaf.detach().to(dtype) if leaf.is_floating_point() else leaf)
-        version = self.version.copy(dtype=dtype)
-        return leaves._replace(content=token(version.layout), version=version)
+        convert = lambda leaf: leaf.detach().to(dtype) if leaf.is_floating_point() else leaf  # noqa: E731
+        return self._copied(convert, self.version.copy(dtype=dtype))
+
+    def take(self, rows: Rows) -> SparseMemoryState:
+        """What `state[rows]` is."""
+        chosen = torch.arange(self.version.layout.batch_size)[_rows_of(rows)]
+        return self._copied(lambda leaf: leaf[chosen], self.version.copy(chosen))
+
+    def _copied(self, change: Callable[[Tensor], Tensor], version: Version) -> SparseMemoryState:
+        # What stands for the words takes no room only as long as it is what `token` makes.
+        small = _map_leaves(self._replace(content=UNUSED), change)
+        return small._replace(content=token(version.layout), version=version)
 
     def __getitem__(self, rows: Rows) -> SparseMemoryState:  # type: ignore[override]
         """A copy of the chosen rows of the batch (slice, list, mask or index tensor); its words are cut from the graph.
@@ -44,13 +56,8 @@ class SparseMemoryState(NamedTuple):
         A plain integer gives that field, as in any tuple: for one row write `state[3:4]`.
         """
         if isinstance(rows, int):
-            return tuple.__getitem__(self, rows)  # type: ignore[no-any-return]
-        chosen = torch.arange(self.version.layout.batch_size)[
-            rows if isinstance(rows, slice) else torch.as_tensor(rows)
-        ]
-        version = self.version.copy(chosen)
-        small = self._replace(content=UNUSED)
-        return _map_leaves(small, lambda leaf: leaf[chosen])._replace(content=token(version.layout), version=version)
+            return tuple.__getitem__(self, rows)  # type: ignore[return-value]
+        return self.take(rows)
 
 
 class SparseState(NamedTuple):
@@ -77,9 +84,9 @@ class SparseState(NamedTuple):
         """
         if isinstance(rows, int):
             return tuple.__getitem__(self, rows)  # type: ignore[no-any-return]
-        chosen = rows if isinstance(rows, slice) else torch.as_tensor(rows)
+        chosen = _rows_of(rows)
         controller = pytree.tree_map(lambda leaf: leaf[chosen], self.controller)
-        return SparseState(controller, self.memory[rows], self.read_words[chosen])
+        return SparseState(controller, self.memory.take(rows), self.read_words[chosen])
 
 
 def token(layout: Layout) -> Tensor:
@@ -100,8 +107,14 @@ def empty_memory(layout: Layout, read_heads: int, sparse_reads: int) -> SparseMe
     )
 
 
-def _map_leaves(state: Any, function: Any) -> Any:
-    return pytree.tree_map(function, state)
+def _map_leaves(state: S, function: Callable[[Tensor], Tensor]) -> S:
+    mapped: S = pytree.tree_map(function, state)
+    return mapped
+
+
+def _rows_of(rows: Any) -> Any:
+    """Rows as a tensor may be indexed with them."""
+    return rows if isinstance(rows, slice) else torch.as_tensor(rows)
 
 
 def _flatten(state: SparseMemoryState) -> tuple[list[Any], Version]:
@@ -111,7 +124,7 @@ def _flatten(state: SparseMemoryState) -> tuple[list[Any], Version]:
 pytree.register_pytree_node(
     SparseMemoryState,
     _flatten,
-    lambda leaves, version: SparseMemoryState(*leaves, version),
+    lambda leaves, version: SparseMemoryState._make([*leaves, version]),
     serialized_type_name="torchdnc.SparseMemoryState",
 )
 pytree.register_pytree_node(
