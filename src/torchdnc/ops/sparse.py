@@ -68,9 +68,14 @@ def split_sparse_interface(interface: Tensor, word_size: int, read_heads: int, l
         interface: [..., sparse_interface_size(W, R, links)].
         word_size, read_heads: W and R.
         links: whether there are read modes.
+    Raises:
+        ValueError: the last dimension is of another size.
     Source: Rae et al. 2016, sections 3.1 and 3.2.
     """
     W, R = word_size, read_heads
+    width = sparse_interface_size(W, R, links)
+    if interface.shape[-1] != width:
+        raise ValueError(f"interface must have {width} features (with W={W}, R={R}), got {interface.shape[-1]}")
     keys, strengths, vector, gates, modes = interface.split([R * W, R, W, 2, 3 * R * links], -1)
     write_gate, again_gate = torch.sigmoid(gates).unbind(-1)
     return SparseInterface(
@@ -125,7 +130,8 @@ def sparse_content_weights(memory: Memory, exists: Tensor, keys: Tensor, strengt
     """
     # Each head weighs the slots that it has chosen, as if there were no others.
     among = _nearest(memory.detach(), exists, keys.detach(), count).to(memory.dtype)
-    return content_weights(memory.unsqueeze(-3), keys, strengths, among)
+    memories = memory.unsqueeze(-3).expand(*keys.shape[:-1], -1, -1)
+    return content_weights(memories, keys, strengths, among)
 
 
 def _nearest(memory: Memory, exists: Tensor, keys: Tensor, count: int) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -85,7 +86,7 @@ def run(
         Call(sizes, epsilon, state.memory, alive, fresh), ends, inputs, *_leaves_of(state), *flat(parameters)
     )
     controller, (content, read_weights, read_words), _ = _state_of(sizes, leaves)
-    memory = ends[0]._replace(content=content, read_weights=read_weights)
+    memory = replace(ends[0], content=content, read_weights=read_weights)
     return features, SparseState(controller, memory, read_words)
 
 
@@ -100,7 +101,7 @@ class SparseSequence(torch.autograd.Function):
         controller, memory, parameters = _grouped(call.sizes, leaves)
         keep = call.sizes.keep and any(ctx.needs_input_grad)
         sizes = call.sizes._replace(keep=keep)
-        state = SparseState(controller, call.memory._replace(read_weights=memory[1]), memory[2])
+        state = SparseState(controller, replace(call.memory, read_weights=memory[1]), memory[2])
         done = forward(sizes, parameters, call.epsilon, state, inputs, call.alive, call.fresh)
         ends.append(done.end.memory)
         if keep:
@@ -171,7 +172,7 @@ def forward(
         )  # fmt: skip
         version = version.followed(pages, journal)
     end = _end(sizes, start, tape, slots, scratch)
-    return Done(features, end._replace(memory=end.memory._replace(version=version)), tapes, journal, existing)
+    return Done(features, end._replace(memory=replace(end.memory, version=version)), tapes, journal, existing)
 
 
 def backward(
@@ -262,8 +263,7 @@ def _hand_out(
         there = (slot < torch.from_numpy(existing)[batch]) & ~afresh[batch]
         places.append(passed[0][:, there])
         values.append(passed[1][there])
-    gradient = sparse_gradient(torch.cat(places, 1), torch.cat(values), token(call.memory.version.layout).shape)
-    return gradient.coalesce()
+    return sparse_gradient(torch.cat(places, 1), torch.cat(values), token(call.memory.version.layout).shape)
 
 
 def _sizes(network: Any, inputs: Tensor, state: SparseState, parameters: Parameters) -> SparseSizes:
@@ -403,7 +403,8 @@ def _end(sizes: SparseSizes, start: SparseState, tape: SparseTape, slots: Array,
         tuple(torch.from_numpy(layer[last].copy()) for layer in layers) for layers in (tape.hidden, tape.cells)
     )
     linked = sizes.links > 0
-    memory = start.memory._replace(
+    memory = replace(
+        start.memory,
         content=token(start.memory.version.layout),
         read_slots=torch.from_numpy(slots).view(B, R, K),
         read_weights=torch.from_numpy(tape.read_weights[last].copy()).view(B, R, K),

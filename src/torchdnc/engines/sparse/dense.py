@@ -153,4 +153,4 @@ class _Content(torch.autograd.Function):
 
 def sparse_gradient(places: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
     """A gradient of what stands for the words, of a few of them: rows of the batch and slots [2, n], and [n, W]."""
-    return torch.sparse_coo_tensor(places, values, shape, check_invariants=False, is_coalesced=True)
+    return torch.sparse_coo_tensor(places, values, shape, check_invariants=False)

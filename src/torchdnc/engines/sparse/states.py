@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -15,7 +16,8 @@ from torchdnc.types import UNUSED, HeadWords, Rows, Unused
 S = TypeVar("S")
 
 
-class SparseMemoryState(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class SparseMemoryState:
     """What a sparse memory carries from one step to the next. At the start it is empty.
 
     content [B, N, W] stands for the words in autograd: gradients of them are its gradients. It takes no room and holds
@@ -40,24 +42,15 @@ class SparseMemoryState(NamedTuple):
         convert = lambda leaf: leaf.detach().to(dtype) if leaf.is_floating_point() else leaf  # noqa: E731
         return self._copied(convert, self.version.copy(dtype=dtype))
 
-    def take(self, rows: Rows) -> SparseMemoryState:
-        """What `state[rows]` is."""
+    def __getitem__(self, rows: Rows) -> SparseMemoryState:
+        """A copy of the chosen rows of the batch (slice, list, mask or index tensor), its words cut from the graph."""
         chosen = torch.arange(self.version.layout.batch_size)[_rows_of(rows)]
         return self._copied(lambda leaf: leaf[chosen], self.version.copy(chosen))
 
     def _copied(self, change: Callable[[Tensor], Tensor], version: Version) -> SparseMemoryState:
         # What stands for the words takes no room only as long as it is what `token` makes.
-        small = _map_leaves(self._replace(content=UNUSED), change)
-        return small._replace(content=token(version.layout), version=version)
-
-    def __getitem__(self, rows: Rows) -> SparseMemoryState:  # type: ignore[override]
-        """A copy of the chosen rows of the batch (slice, list, mask or index tensor); its words are cut from the graph.
-
-        A plain integer gives that field, as in any tuple: for one row write `state[3:4]`.
-        """
-        if isinstance(rows, int):
-            return tuple.__getitem__(self, rows)  # type: ignore[return-value]
-        return self.take(rows)
+        small = _map_leaves(replace(self, content=UNUSED), change)
+        return replace(small, content=token(version.layout), version=version)
 
 
 class SparseState(NamedTuple):
@@ -86,7 +79,7 @@ class SparseState(NamedTuple):
             return tuple.__getitem__(self, rows)  # type: ignore[no-any-return]
         chosen = _rows_of(rows)
         controller = pytree.tree_map(lambda leaf: leaf[chosen], self.controller)
-        return SparseState(controller, self.memory.take(rows), self.read_words[chosen])
+        return SparseState(controller, self.memory[rows], self.read_words[chosen])
 
 
 def token(layout: Layout) -> Tensor:
@@ -117,14 +110,17 @@ def _rows_of(rows: Any) -> Any:
     return rows if isinstance(rows, slice) else torch.as_tensor(rows)
 
 
+LEAVES = ("content", "read_slots", "read_weights", "precedence_slots", "precedence")
+
+
 def _flatten(state: SparseMemoryState) -> tuple[list[Any], Version]:
-    return list(state[:-1]), state.version
+    return [getattr(state, name) for name in LEAVES], state.version
 
 
 pytree.register_pytree_node(
     SparseMemoryState,
     _flatten,
-    lambda leaves, version: SparseMemoryState._make([*leaves, version]),
+    lambda leaves, version: SparseMemoryState(*[*leaves, version]),
     serialized_type_name="torchdnc.SparseMemoryState",
 )
 pytree.register_pytree_node(
