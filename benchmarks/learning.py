@@ -6,6 +6,7 @@ writes results/NAME.json, which tells what its folder holds, then the page is wr
 
 from __future__ import annotations
 
+import json
 import statistics
 import sys
 from collections.abc import Iterable
@@ -14,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import babi_text
 import pages
 
 from torchdnc.bench.record import commit as commit_now
@@ -21,6 +23,7 @@ from torchdnc.tasks import BAbI, Task
 from torchdnc.training import Progress, Reporter, RunConfig, evaluate_run, find_recipe, load_recipe, train
 from torchdnc.training.console import Lines
 from torchdnc.training.folder import read_config
+from torchdnc.training.metrics import METRICS
 from torchdnc.training.plain import to_plain
 from torchdnc.training.seeds import SEEDS, SeedRun, read_seeds, resume_seeds, train_seeds
 from torchdnc.types import MemoryOptions
@@ -39,13 +42,25 @@ class Study:
     """Name -> what differs from the recipe: length, memory_size."""
     model: dict[str, Any] = field(default_factory=dict)
     """What differs from the recipe's."""
+    task: dict[str, Any] = field(default_factory=dict)
+    """The same of the task."""
+    run: dict[str, Any] = field(default_factory=dict)
+    """The same of the run's other settings."""
 
     def config(self) -> RunConfig:
         """The run of the first seed."""
         config = load_recipe(find_recipe(self.recipe))
-        return replace(config, model=replace(config.model, **self.model))
+        task, model = replace(config.task, **self.task), replace(config.model, **self.model)
+        return replace(config, task=task, model=model, **self.run)
 
 
+def short(model: dict[str, Any] | None = None, task: dict[str, Any] | None = None) -> Study:
+    """The BiADNC's recipe in so few steps that each of its parts can be taken away once."""
+    return Study("babi-biadnc", 1, model=model or {}, task=task or {}, run={"steps": 6_000, "max_minutes": None})
+
+
+BIADNC = MemoryOptions(links="none", skip_unwritten=True)
+"""The recipe's."""
 ENLARGED = {f"{slots} slots": {"memory_size": slots} for slots in (32, 64, 128, 256, 512)}
 STUDIES = {
     "copy": Study("copy-demo", 5, {"lengths 1 to 10": {}, "length 20, 32 slots": {"length": 20, "memory_size": 32}}),
@@ -61,6 +76,14 @@ STUDIES = {
     "babi-1-4-6": Study("babi-1-4-6", 1),
     "babi-biadnc": Study("babi-biadnc", 1),
     "babi-lstm": Study("babi-lstm", 1),
+    # What each part of the BiADNC is worth, one change at a time; masks and wiping it lacks, and there they are added.
+    babi_text.SHORT: short(),
+    f"{babi_text.SHORT}-no-norm": short({"interface_norm": False}),
+    f"{babi_text.SHORT}-no-dropout": short({"bypass_dropout": 0.0}),
+    f"{babi_text.SHORT}-no-thinking": short(task={"think_steps": 0}),
+    f"{babi_text.SHORT}-one-way": short({"bidirectional": False}),
+    f"{babi_text.SHORT}-masking": short({"options": replace(BIADNC, masking=True)}),
+    f"{babi_text.SHORT}-deallocation": short({"options": replace(BIADNC, deallocation=True)}),
 }
 
 
@@ -112,11 +135,12 @@ def record(name: str, folder: Path, commit: str) -> dict[str, Any]:
         "commit": different([*commits, commit]),
         "environment": merged([read_config(seed)[1] for seed in seeds.values()]),
         "recipe": config.to_dict(),
+        "parameters": config.model.count_parameters(config.task.spec),
         "notes": notes_of(config.task),
         "seconds_to_solve": _spread(
             [run.seconds for run in runs if run.status == "solved" and run.seconds is not None]
         ),
-        "runs": [to_plain(run) | {"tests": _tests(STUDIES[name], run, seeds[run.seed])} for run in runs],
+        "runs": [to_plain(run) | _found(STUDIES[name], run, seeds[run.seed]) for run in runs],
     }
 
 
@@ -150,10 +174,19 @@ def _spread(values: list[float]) -> dict[str, float]:
     return {"least": min(values), "median": statistics.median(values), "most": max(values)} if values else {}
 
 
-def _tests(study: Study, run: SeedRun, folder: Path) -> dict[str, Any]:
-    if run.status == "failed":
-        return {}
-    return {name: evaluate_run(folder, **change) for name, change in study.tests.items()}
+def _found(study: Study, run: SeedRun, folder: Path) -> dict[str, Any]:
+    """A run's scores in the study's tests, and on bAbI the way there."""
+    ended = run.status != "failed"
+    tests = {name: evaluate_run(folder, **change) for name, change in study.tests.items() if ended}
+    way = validation(folder)
+    return {"tests": tests} | ({"validation": way} if way else {})
+
+
+def validation(folder: Path) -> list[list[float]]:
+    """Step, seconds and mean error of each evaluation of a run; none where its task has no such score."""
+    rows = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    scored = [row for row in rows if "mean_error" in row.get("valid", {})]
+    return [[row["step"], row["seconds"], row["valid"]["mean_error"]] for row in scored]
 
 
 def main() -> None:

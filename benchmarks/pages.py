@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import babi_figure
+import babi_text
 import suite_figures
 import suite_text
 
@@ -49,6 +51,8 @@ def publish(name: str, record: dict[str, Any]) -> None:
     """Writes results/NAME.json, then the page from all of them."""
     with locked(RESULTS):
         save(RESULTS / f"{name}.json", record)
+        if babi_text.is_joint(record):
+            babi_figure.draw(RESULTS)
         write()
 
 
@@ -71,7 +75,7 @@ def save(path: Path, record: dict[str, Any]) -> None:
 
 def write() -> None:
     """Writes the page."""
-    learned, compared, measured, soaked = {}, {}, {}, []
+    learned, joint, compared, measured, soaked = {}, {}, {}, {}, []
     for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text())
         if record.get("part") in PARTS:
@@ -80,12 +84,15 @@ def write() -> None:
             soaked = [SOAK, *_soak(record)]
         elif "suite" in record:
             compared[record["suite"]] = "\n".join(suite_text.describe(record))
+        elif "recipe" in record and babi_text.is_joint(record):
+            joint[path.stem] = record
         elif "recipe" in record:
             learned[path.stem] = "\n".join(_learning(path.stem, record))
         else:
             raise ValueError(f"{path} must be written by torchdnc bench or a script in benchmarks, and is by none")
     speed = [measured[part] for part in PARTS if part in measured]
-    sections = [HEAD, *learned.values(), *_suite(compared), *soaked, *([SPEED] if speed else []), *speed]
+    babi = babi_text.describe(joint, _shown(RESULTS / babi_figure.NAME, babi_figure.TITLE))
+    sections = [HEAD, *learned.values(), *babi, *_suite(compared), *soaked, *([SPEED] if speed else []), *speed]
     write_atomically(PAGE, "\n".join(sections).encode())
 
 
