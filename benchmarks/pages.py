@@ -43,6 +43,7 @@ SCORES = {
     "wrong_bits_per_sequence": ("wrong bits per sequence", 1),
     "perfect": ("perfect sequences, %", 100),
     "mean_error": ("mean error, %", 100),
+    "failed_tasks": ("failed tasks", 1),
 }
 """Score -> its name in a table and its unit's factor; errors of single bAbI tasks follow by themselves."""
 

@@ -138,7 +138,10 @@ def test_a_record_that_lacks_the_way_there_and_the_parameters(pages: Any) -> Non
 
 def test_tasks_of_their_own_are_not_among_them(pages: Any) -> None:
     assert section(pages, babi_1_4_6=record("babi-1-4-6", run(0.01))) == ""
-    assert "### babi-1-4-6" in pages.PAGE.read_text()
+    text = pages.PAGE.read_text()
+    assert "### babi-1-4-6" in text
+    ((row,),) = tables(text)
+    assert (row["task 4, %"], row["mean error, %"], row["failed tasks"]) == ("4", "10.5", "15")
 
 
 def test_each_change_is_compared_with_the_recipe_unchanged(pages: Any) -> None:
