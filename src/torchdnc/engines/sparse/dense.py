@@ -151,6 +151,6 @@ class _Content(torch.autograd.Function):
         return values.new_zeros(B, M, W).index_put((rows[there], slots[there]), values[there]), None
 
 
-def sparse_gradient(places: Tensor, values: Tensor, shape: torch.Size) -> Tensor:
+def sparse_gradient(places: Tensor, values: Tensor, shape: tuple[int, ...]) -> Tensor:
     """A gradient of what stands for the words, of a few of them: rows of the batch and slots [2, n], and [n, W]."""
     return torch.sparse_coo_tensor(places, values, shape, check_invariants=False)
