@@ -124,7 +124,7 @@ def test_help_names_every_kind_of_model(capsys: pytest.CaptureFixture[str], reci
     for arguments in (["--help"], [recipe, "--help"]):
         assert run("train", *arguments) == 0
         assert "dnc, ntm, lstm or super-lstm" in capsys.readouterr().out
-    assert list(MODELS) == ["dnc", "ntm", "lstm", "super-lstm"]
+    assert list(MODELS) == ["dnc", "sparse-dnc", "ntm", "lstm", "super-lstm"]
 
 
 @pytest.mark.parametrize("count", ["recipe", "run", "number"])

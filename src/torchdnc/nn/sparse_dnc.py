@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +40,9 @@ class SparseDNC(Recurrent):
         sparse_reads: K, slots that a head reads.
         links: which slot was written after which, without a gradient of the links.
         link_width: K_L, links of a slot in each direction.
+        storage: a directory, new or empty, in which the memory of `initial_state` lies. It may then be larger than RAM,
+            and outlives the process: `state.flush()` writes what has changed, as a call does when that is much, and
+            `stored_state` goes on with it. For inference, under `torch.no_grad()`. None: in RAM.
         num_layers: layers of the controller.
         controller: "lstm" (the paper's deep LSTM), "feedforward", or a module that keeps to
             `torchdnc.nn.controllers.Controller`, takes I + R·W inputs and emits num_layers · H features.
@@ -64,6 +68,7 @@ class SparseDNC(Recurrent):
         sparse_reads: int = 4,
         links: bool = True,
         link_width: int = 8,
+        storage: str | Path | None = None,
         num_layers: int = 1,
         controller: str | nn.Module = "lstm",
         batch_first: bool = False,
@@ -85,6 +90,9 @@ class SparseDNC(Recurrent):
         }
         for name, size in sizes.items():
             check_size(name, size)
+        if storage is not None:
+            check_type("storage", storage, str | Path)  # type: ignore[arg-type]
+        self.storage = storage
         for name, switch in {"links": links, "batch_first": batch_first, "interface_norm": interface_norm}.items():
             check_type(name, switch, bool)
         check_dtype("dtype", dtype)
@@ -113,11 +121,30 @@ class SparseDNC(Recurrent):
         super().reset_parameters()
         enlarge(self.interface)
 
+    def stored_state(self) -> SparseState:
+        """The state that the storage holds: that of the last flush.
+
+        Raises:
+            ValueError: there is no storage, it holds no memory of this model, or another process has it open.
+        """
+        if self.storage is None:
+            raise ValueError("storage must be a directory for a stored state, got None")
+        from torchdnc.engines.sparse.saving import open_stored
+
+        state = open_stored(self.storage)
+        self._check_state(state, state.read_words.shape[:1])
+        return state
+
     def _zeros(self, batch_size: int) -> SparseState:
         like = self._like()
         memory = empty_memory(self._layout(batch_size), self.read_heads, self.sparse_reads)
         words = like.new_zeros(batch_size, self.read_heads, self.word_size)
-        return SparseState(self.controller.initial_state(batch_size), memory, words)
+        state = SparseState(self.controller.initial_state(batch_size), memory, words)
+        if self.storage is None:
+            return state
+        from torchdnc.engines.sparse.saving import create_stored
+
+        return create_stored(self.storage, state)
 
     def _layout(self, batch_size: int) -> Layout:
         return Layout(batch_size, self.memory_size, self.word_size, self.link_width * self.links, self._like().dtype)
@@ -150,8 +177,12 @@ class SparseDNC(Recurrent):
         check_controller_state("state.controller", state.controller, self.controller, batch)
 
     def _run(self, call: Call) -> tuple[Tensor, SparseState]:
+        if call.state.memory.version.is_stored and torch.is_grad_enabled():
+            raise ValueError("storage is for inference, got a call with gradients on: use torch.no_grad()")
         run = select_sparse(self.engine, self, call.inputs)
         features, state = run(self, call.inputs, call.state, call.lengths, call.reset)
+        if state.memory.version.needs_flush:
+            state.flush()
         return features, state
 
     def extra_repr(self) -> str:

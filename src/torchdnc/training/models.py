@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 import torch
 from torch import nn
 
-from torchdnc.nn import DNC, LSTM, NTM, SuperLSTM
+from torchdnc.nn import DNC, LSTM, NTM, SparseDNC, SuperLSTM
 from torchdnc.tasks import Spec
 from torchdnc.types import PAPER, MemoryOptions
 
@@ -79,6 +79,56 @@ class DNCModel(Model):
             interface_norm=self.interface_norm,
             bidirectional=self.bidirectional,
             bypass_dropout=self.bypass_dropout,
+        )
+
+
+@dataclass(frozen=True)
+class SparseDNCModel(Model):
+    """The DNC with a sparse memory: with links SDNC, without them SAM."""
+
+    name: ClassVar[str] = "sparse-dnc"
+
+    hidden_size: int = 100
+    """Units of a controller layer."""
+    memory_size: int = 65536
+    """Slots that there may be; they cost nothing until they are written to."""
+    word_size: int = 32
+    """Width of a slot."""
+    read_heads: int = 4
+    """Read heads."""
+    sparse_reads: int = 4
+    """Slots that a head reads."""
+    links: bool = True
+    """Links between slots, which tell in what order they were written."""
+    link_width: int = 8
+    """Links of a slot in each direction."""
+    num_layers: int = 1
+    """Controller layers."""
+    controller: Literal["lstm", "feedforward"] = "lstm"
+    """Kind of controller."""
+    activation_gradient_clip: float | None = None
+    """Largest absolute gradient at a controller activation (None: no limit)."""
+    engine: Literal["auto", "reference", "fused"] = "auto"
+    """How the memory is computed; every engine gives the same numbers to rounding."""
+    interface_norm: bool = False
+    """Layer normalisation of the interface vector, as in ADNC."""
+
+    def build(self, spec: Spec) -> nn.Module:
+        return SparseDNC(
+            spec.input_size,
+            self.hidden_size,
+            spec.output_size,
+            memory_size=self.memory_size,
+            word_size=self.word_size,
+            read_heads=self.read_heads,
+            sparse_reads=self.sparse_reads,
+            links=self.links,
+            link_width=self.link_width,
+            num_layers=self.num_layers,
+            controller=self.controller,
+            engine=self.engine,
+            interface_norm=self.interface_norm,
+            activation_gradient_clip=self.activation_gradient_clip,
         )
 
 
@@ -175,7 +225,9 @@ class SuperLSTMModel(Model):
         )
 
 
-MODELS: dict[str, type[Model]] = {model.name: model for model in (DNCModel, NTMModel, LSTMModel, SuperLSTMModel)}
+MODELS: dict[str, type[Model]] = {
+    model.name: model for model in (DNCModel, SparseDNCModel, NTMModel, LSTMModel, SuperLSTMModel)
+}
 
 
 def check_room(model: Model, batch_size: int) -> None:

@@ -9,18 +9,19 @@ older one and that same journal (Baker 1978 calls it rerooting). A journal is fo
 from __future__ import annotations
 
 import threading
-from typing import Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
+if TYPE_CHECKING:
+    from torchdnc.engines.sparse.store import Store
+
 Array = np.ndarray[Any, Any]
 
 COUNTS: Final = ("existing", "oldest", "newest", "clock")
 """What `Rows.counts` holds."""
-TABLES: Final = ("content", "lengths", "accessed", "back_slots", "back", "ahead_slots", "ahead")
-"""What a row is made of."""
 KINDS: Final = {torch.float32: np.float32, torch.float64: np.float64}
 """The dtypes that a sparse memory may have, and what NumPy calls them."""
 
@@ -34,14 +35,22 @@ class Layout(NamedTuple):
     link_width: int
     dtype: torch.dtype
 
+    def widths(self) -> dict[str, tuple[int, Any]]:
+        """How many numbers of which kind a row has in each table."""
+        number, links = KINDS[self.dtype], self.link_width
+        return {
+            "content": (self.word_size, number),
+            "lengths": (1, number),
+            "accessed": (1, np.int32),
+            "back_slots": (links, np.int32),
+            "back": (links, number),
+            "ahead_slots": (links, np.int32),
+            "ahead": (links, number),
+        }
+
     def tables(self, rows: int) -> dict[str, Array]:
         """A table of so many rows for everything that a row is made of; no row costs anything until it is written."""
-        B, W, links = self.batch_size, self.word_size, self.link_width
-        widths = {"content": W, "lengths": 1, "accessed": 1, "back_slots": links, "back": links}
-        widths |= {"ahead_slots": links, "ahead": links}
-        kinds: dict[str, Any] = dict.fromkeys(("accessed", "back_slots", "ahead_slots"), np.int32)
-        number = KINDS[self.dtype]
-        return {name: np.zeros((B, rows * width), kinds.get(name, number)) for name, width in widths.items()}
+        return {name: np.zeros((self.batch_size, rows * width), kind) for name, (width, kind) in self.widths().items()}
 
 
 class Journal(NamedTuple):
@@ -56,10 +65,10 @@ class Journal(NamedTuple):
 class Pages:
     """Tables that grow as slots come to exist; see `Rows` of the kernels."""
 
-    def __init__(self, layout: Layout, rows: int) -> None:
-        self.layout, self.rows, self.lock = layout, rows, threading.RLock()
+    def __init__(self, layout: Layout, rows: int, store: Store | None = None) -> None:
+        self.layout, self.rows, self.store, self.lock = layout, rows, store, threading.RLock()
         self._reached = 0
-        self.tables = layout.tables(rows)
+        self.tables = store.tables() if store else layout.tables(rows)
         self.counts = np.zeros((layout.batch_size, len(COUNTS)), np.int32)
         self.counts[:, 1:3] = -1
         self.older, self.newer, self.places = (np.zeros((layout.batch_size, rows), np.int32) for _ in range(3))
@@ -90,12 +99,12 @@ class Pages:
 
     def copy(self, layout: Layout, chosen: Array) -> Pages:
         """These rows of the batch, as another layout has them."""
-        pages = Pages(layout, self.rows)
-        pages._reached = self._reached
-        for name, table in self.tables.items():
-            pages.tables[name][:] = table[chosen]
-        for name in ("counts", "older", "newer"):
-            getattr(pages, name)[:] = getattr(self, name)[chosen]
+        rows = max(1, self._reached)
+        pages = Pages(layout, rows)
+        pages._reached, pages.counts[:] = self._reached, self.counts[chosen]
+        for name, table in pages.tables.items():
+            table[:] = self.tables[name][chosen, : table.shape[1]]
+        pages.older[:], pages.newer[:] = self.older[chosen, :rows], self.newer[chosen, :rows]
         return pages
 
     def journal(self, most: int) -> Journal:
@@ -104,8 +113,14 @@ class Pages:
         slots, held = np.empty((B, most), np.int32), np.zeros(B, np.int32)
         return Journal(slots, held, self.layout.tables(most), self.counts.copy())
 
+    def note(self, journal: Journal) -> None:
+        """What is in the journal may have changed."""
+        if self.store:
+            self.store.note(journal.slots, journal.held)
+
     def swap(self, journal: Journal) -> None:
         """Rows and journal change places."""
+        self.note(journal)
         for b, count in enumerate(journal.held):
             slots = journal.slots[b, :count]
             for name, table in self.tables.items():
@@ -151,9 +166,20 @@ class Version:
     def followed(self, pages: Pages, journal: Journal) -> Version:
         """The version that the pages have become, when the journal says what they were in this one."""
         newer = Version(self.layout, pages)
+        pages.note(journal)
         if self.pages is not None:
             self._newer, self._journal = newer, journal
         return newer
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it is in a directory, not in RAM."""
+        return self.pages is not None and self.pages.store is not None
+
+    @property
+    def needs_flush(self) -> bool:
+        """Whether so much has changed since its directory was written that it is to be again."""
+        return self.pages is not None and self.pages.store is not None and self.pages.store.needs_flush
 
     def existing(self) -> list[int]:
         """How many slots each row of the batch has."""

@@ -37,6 +37,8 @@ def run(
         features [T, B, F + R·W], the controller's and then the words read, and the state after the last step.
     """
     layout = state.memory.version.layout
+    if state.memory.version.is_stored:
+        raise ValueError('engine "reference" has no storage: use engine="fused"')
     existing = state.memory.version.existing()
     slots = snapshot(state.memory, min(layout.memory_size, max(existing, default=0) + len(inputs)))
     start = state.controller, slots, state.read_words

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -63,6 +64,39 @@ class SparseState(NamedTuple):
     def detach(self) -> SparseState:
         """The same values, cut from the graph that made them."""
         return _map_leaves(self, Tensor.detach)
+
+    def save(self, path: str | Path) -> None:
+        """Writes the state, with all its words, to a file of tensors.
+
+        Raises:
+            TypeError: its controller is not one that comes with torchdnc.
+        """
+        from torchdnc.engines.sparse.saving import save_state
+
+        save_state(self, path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> SparseState:
+        """The state that was saved there, in RAM.
+
+        Raises:
+            ValueError: the file is torn, or something else.
+        """
+        from torchdnc.engines.sparse.saving import load_state
+
+        return load_state(path)
+
+    def flush(self) -> None:
+        """Writes the state to the storage of its memory: from then on, it is what a process finds there.
+
+        A process that is killed at any moment leaves the state of the last flush behind.
+
+        Raises:
+            ValueError: the memory is in RAM.
+        """
+        from torchdnc.engines.sparse.saving import flush_state
+
+        flush_state(self)
 
     def to(self, dtype: torch.dtype) -> SparseState:
         """A copy in another dtype, cut from the graph."""
