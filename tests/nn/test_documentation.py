@@ -57,11 +57,20 @@ def test_every_line_of_the_first_two_tables_names_a_test():
     assert [line for line in lines if "::test_" not in line] == []
 
 
-@pytest.mark.parametrize("path", ["README.md", "docs/from-lstm.md"])
-def test_the_example_runs(path):
-    (example,) = re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert "assert" in example
-    exec(compile(example, path, "exec"), {})
+EXAMPLES = [
+    (page.name, example)
+    for page in PAGES
+    for example in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+]
+
+
+@pytest.mark.parametrize(("name", "example"), EXAMPLES, ids=[name for name, _ in EXAMPLES])
+def test_the_example_runs(name, example):
+    exec(compile(example, name, "exec"), {})
+
+
+def test_every_page_with_an_interface_has_an_example():
+    assert {"README.md", "from-lstm.md", "sparse.md"} <= {name for name, _ in EXAMPLES}
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)

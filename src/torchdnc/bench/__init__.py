@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 
-from torchdnc.bench import figure, limit, memory, scaling, start, steps
+from torchdnc.bench import figure, limit, memory, scaling, sparse, start, steps
 from torchdnc.bench.plan import Found, Plan, Tell
 from torchdnc.bench.record import environment, header, write
 from torchdnc.bench.sizes import SEED, SIZES, dnc, sequence
@@ -32,6 +32,7 @@ PARTS = {
     "memory": Part("Memory that a training step takes", 3, 1, memory.measure, memory.lines),
     "start": Part("The first call, compiled or not", 3, 1, start.measure, start.lines),
     "scaling": Part("Time per step against every size", 5, 1, scaling.measure, scaling.lines),
+    "sparse": Part("The sparse memory", 11, 3, sparse.measure, sparse.lines),
     "limit": Part("Where the time goes, and the machine's own limit", 11, 3, limit.measure, limit.lines),
 }
 

@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from torchdnc.bench import memory, start
+from torchdnc.bench import memory, sparse, start
 
-CHILDREN: dict[str, Callable[..., Any]] = {"memory": memory.child, "start": start.child}
+CHILDREN: dict[str, Callable[..., Any]] = {"memory": memory.child, "start": start.child, **sparse.CHILDREN}
 
 
 def main() -> None:

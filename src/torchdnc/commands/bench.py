@@ -32,6 +32,7 @@ class BenchArguments:
       memory   how far a training step makes a process grow
       start    the first call of a process, with and without compiled code at hand
       scaling  time per step against slots, word size, heads, batch and length, with a figure
+      sparse   time and memory of the sparse memory, up to a million slots
       limit    where the time goes, and how far it is from what this machine could do
 
     A part's table is printed and its file written as soon as it is done. Times want a machine with nothing else to do.
@@ -42,7 +43,9 @@ class BenchArguments:
       torchdnc bench steps memory --threads 1
     """
 
-    parts: Annotated[tuple[Literal["steps", "memory", "start", "scaling", "limit"], ...], tyro.conf.Positional] = ()
+    parts: Annotated[
+        tuple[Literal["steps", "memory", "start", "scaling", "sparse", "limit"], ...], tyro.conf.Positional
+    ] = ()
     """What to measure (none: all)."""
     quick: bool = False
     """A look in a minute or two: few rounds, and smaller sizes in scaling and limit."""
