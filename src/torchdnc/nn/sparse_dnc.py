@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from torchdnc.checks import check_bound, check_dtype, check_like, check_shape, check_size, check_type
+from torchdnc.checks import check_bound, check_choice, check_dtype, check_like, check_shape, check_size, check_type
 from torchdnc.engines import check_engine
 from torchdnc.engines.sparse import select_sparse
+from torchdnc.engines.sparse.index import missing
 from torchdnc.engines.sparse.pages import KINDS, Layout
 from torchdnc.engines.sparse.states import SparseMemoryState, SparseState, empty_memory
 from torchdnc.nn.controllers import check_controller_state, make_controller
 from torchdnc.nn.interface import enlarge, make_interface
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
 from torchdnc.ops import sparse_interface_size
+
+LookUp = Literal["exact", "approximate"]
 
 
 class SparseDNC(Recurrent):
@@ -40,6 +43,8 @@ class SparseDNC(Recurrent):
         sparse_reads: K, slots that a head reads.
         links: which slot was written after which, without a gradient of the links.
         link_width: K_L, links of a slot in each direction.
+        look_up: "exact", or "approximate": where very many slots exist, an index proposes those that are compared; it
+            needs faiss, and finds most of the nearest slots, not all.
         storage: a directory, new or empty, in which the memory of `initial_state` lies. It may then be larger than RAM,
             and outlives the process: `state.flush()` writes what has changed, as a call does when that is much, and
             `stored_state` goes on with it. For inference, under `torch.no_grad()`. None: in RAM.
@@ -68,6 +73,7 @@ class SparseDNC(Recurrent):
         sparse_reads: int = 4,
         links: bool = True,
         link_width: int = 8,
+        look_up: LookUp = "exact",
         storage: str | Path | None = None,
         num_layers: int = 1,
         controller: str | nn.Module = "lstm",
@@ -90,6 +96,10 @@ class SparseDNC(Recurrent):
         }
         for name, size in sizes.items():
             check_size(name, size)
+        check_choice("look_up", look_up, get_args(LookUp))
+        if look_up == "approximate" and (reason := missing()):
+            raise ValueError(f'look_up must be "exact" here: {reason}')
+        self.look_up = look_up
         if storage is not None:
             check_type("storage", storage, str | Path)  # type: ignore[arg-type]
         self.storage = storage
@@ -147,7 +157,14 @@ class SparseDNC(Recurrent):
         return create_stored(self.storage, state)
 
     def _layout(self, batch_size: int) -> Layout:
-        return Layout(batch_size, self.memory_size, self.word_size, self.link_width * self.links, self._like().dtype)
+        return Layout(
+            batch_size=batch_size,
+            memory_size=self.memory_size,
+            word_size=self.word_size,
+            link_width=self.link_width * self.links,
+            dtype=self._like().dtype,
+            approximate=self.look_up == "approximate",
+        )
 
     def _like(self) -> Tensor:
         """A parameter, whose dtype and device a state has."""

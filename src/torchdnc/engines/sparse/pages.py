@@ -15,6 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from torchdnc.engines.sparse.index import Index
+
 if TYPE_CHECKING:
     from torchdnc.engines.sparse.store import Store
 
@@ -27,13 +29,17 @@ KINDS: Final = {torch.float32: np.float32, torch.float64: np.float64}
 
 
 class Layout(NamedTuple):
-    """Sizes of a memory: B batch, N slots that there may be, W word size, K_L links of a slot in each direction."""
+    """Sizes of a memory: B batch, N slots that there may be, W word size, K_L links of a slot in each direction.
+
+    approximate: an index proposes the slots that look-ups compare.
+    """
 
     batch_size: int
     memory_size: int
     word_size: int
     link_width: int
     dtype: torch.dtype
+    approximate: bool = False
 
     def widths(self) -> dict[str, tuple[int, Any]]:
         """How many numbers of which kind a row has in each table."""
@@ -68,6 +74,7 @@ class Pages:
     def __init__(self, layout: Layout, rows: int, store: Store | None = None) -> None:
         self.layout, self.rows, self.store, self.lock = layout, rows, store, threading.RLock()
         self._reached = 0
+        self.index = Index(layout.batch_size, layout.word_size) if layout.approximate else None
         self.tables = store.tables() if store else layout.tables(rows)
         self.counts = np.zeros((layout.batch_size, len(COUNTS)), np.int32)
         self.counts[:, 1:3] = -1
@@ -115,8 +122,9 @@ class Pages:
 
     def note(self, journal: Journal) -> None:
         """What is in the journal may have changed."""
-        if self.store:
-            self.store.note(journal.slots, journal.held)
+        for who in (self.store, self.index):
+            if who is not None:
+                who.note(journal.slots, journal.held)
 
     def swap(self, journal: Journal) -> None:
         """Rows and journal change places."""
@@ -175,6 +183,11 @@ class Version:
     def is_stored(self) -> bool:
         """Whether it is in a directory, not in RAM."""
         return self.pages is not None and self.pages.store is not None
+
+    @property
+    def is_indexed(self) -> bool:
+        """Whether look-ups are approximate."""
+        return self.layout.approximate
 
     @property
     def needs_flush(self) -> bool:

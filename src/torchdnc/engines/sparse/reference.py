@@ -39,6 +39,8 @@ def run(
     layout = state.memory.version.layout
     if state.memory.version.is_stored:
         raise ValueError('engine "reference" has no storage: use engine="fused"')
+    if layout.approximate:
+        raise ValueError('engine "reference" looks up exactly: use look_up="exact" or engine="fused"')
     existing = state.memory.version.existing()
     slots = snapshot(state.memory, min(layout.memory_size, max(existing, default=0) + len(inputs)))
     start = state.controller, slots, state.read_words

@@ -14,7 +14,7 @@ from torchdnc.engines.sparse.states import SparseMemoryState, SparseState, token
 from torchdnc.engines.sparse.store import Store, StoreError, read_tensors, write_tensors
 from torchdnc.types import UNUSED, LSTMState
 
-NUMBERS = ("memory_size", "word_size", "link_width")
+NUMBERS = ("memory_size", "word_size", "link_width", "approximate")
 
 
 def save_state(state: SparseState, path: str | Path) -> None:
@@ -27,7 +27,7 @@ def save_state(state: SparseState, path: str | Path) -> None:
             f"rows.{name}": torch.from_numpy(table[:, : most * (table.shape[1] // pages.rows)].copy())
             for name, table in pages.tables.items()
         }
-        sizes = torch.tensor([getattr(version.layout, name) for name in NUMBERS])
+        sizes = torch.tensor([int(getattr(version.layout, name)) for name in NUMBERS])
         write_tensors(Path(path), _small(state, pages) | rows | {"sizes": sizes})
 
 
@@ -37,6 +37,7 @@ def load_state(path: str | Path) -> SparseState:
     try:
         sizes = dict(zip(NUMBERS, tensors.pop("sizes").tolist(), strict=True))
         words = tensors["read_words"]
+        sizes["approximate"] = bool(sizes["approximate"])
         layout = Layout(batch_size=len(words), dtype=words.dtype, **sizes)
         pages = Pages(layout, max(1, int(tensors["counts"][:, 0].max())) if len(words) else 1)
         for name, table in pages.tables.items():

@@ -26,6 +26,8 @@ from torchdnc.engines.fused.sequence import (
 )
 from torchdnc.engines.fused.sparse.tape import Tapes, memory_rows, noted_rows, room_to_keep, scratch_of, tape_of
 from torchdnc.engines.fused.sparse.words import Touched, hand_out, take_in
+from torchdnc.engines.sparse.index import Index
+from torchdnc.engines.sparse.pages import Pages
 from torchdnc.engines.sparse.states import SparseState, token
 from torchdnc.types import UNUSED, LSTMState
 
@@ -92,14 +94,38 @@ def forward(
         existing = pages.existing.copy()
         scratch = scratch_of(threads, sizes, inputs, start.memory, pages.rows)
         journal = pages.journal(sizes.R * sizes.K + sizes.T * most_touched(sizes.R, sizes.K, sizes.links))
-        run(
-            "sparse_forward", threads, sizes, flat_weights(parameters, epsilon), slots, memory_rows(pages),
-            noted_rows(journal), tape, scratch, array(features),
+        arguments = (
+            threads, sizes, flat_weights(parameters, epsilon), slots, memory_rows(pages), noted_rows(journal), tape,
+            scratch, array(features),
         )  # fmt: skip
+        if pages.index is None:
+            run("sparse_forward", *arguments, 0, 2 * sizes.T)
+        else:
+            _step_by_step(sizes, pages, pages.index, tape, scratch, arguments)
         after = version.followed(pages, journal)
     end = _end(sizes, start, tape, slots, scratch)
     end = end._replace(memory=replace(end.memory, version=after))
     return Done(features, end, tapes, Touched(journal.slots, journal.held, existing, np.asarray(fresh.any(0))))
+
+
+def _step_by_step(
+    sizes: SparseSizes, pages: Pages, index: Index, tape: SparseTape, scratch: SparseScratch, arguments: tuple[Any, ...]
+) -> None:
+    """The steps one by one, with slots proposed by an index between the controller and the memory of each."""
+    index.refresh(pages.tables["content"], pages.existing)
+    for b in range(sizes.B):
+        changed = index.changed(b)
+        scratch.stale[b] = len(changed)
+        scratch.changed[b, : len(changed)] = changed
+    for t in range(sizes.T):
+        run("sparse_forward", *arguments, 2 * t, 2 * t + 1)
+        keys = tape.interfaces[t if sizes.keep else 0, :, : sizes.R * sizes.W].reshape(sizes.B, sizes.R, sizes.W)
+        for b in np.flatnonzero(tape.alive[t]).tolist():
+            proposals = None if tape.fresh[: t + 1, b].any() else index.propose(b, keys[b])
+            scratch.proposed[b] = 0 if proposals is None else proposals.shape[1]
+            if proposals is not None:
+                scratch.proposals[b, :, : proposals.shape[1]] = proposals
+        run("sparse_forward", *arguments, 2 * t + 1, 2 * t + 2)
 
 
 def backward(

@@ -13,6 +13,7 @@ from torchdnc.engines.fused.kernels.sparse.arrays import Journal as NotedRows
 from torchdnc.engines.fused.kernels.sparse.arrays import Rows, SparseScratch, SparseSizes, SparseTape
 from torchdnc.engines.fused.kernels.sparse.layout import numbers_size, slots_size
 from torchdnc.engines.fused.sequence import array, cut, rooms, starts
+from torchdnc.engines.sparse.index import PROPOSED, STALE
 from torchdnc.engines.sparse.pages import Journal, Pages
 from torchdnc.engines.sparse.states import SparseMemoryState
 
@@ -87,6 +88,7 @@ def scratch_of(
 ) -> SparseScratch:
     """Room to work in. memory: the one that forward begins with; slots: those that there is room for."""
     B, H, R, K, links = sizes.B, sizes.H, sizes.R, sizes.K, sizes.links
+    approximate = memory is not None and memory.version.is_indexed
     columns = R * sizes.W + H * sizes.recurrent + H * (sizes.layers > 1)
     chi, hidden, zeros, numbers = rooms(
         like,
@@ -110,4 +112,9 @@ def scratch_of(
         recent=recent,
         recent_slots=recent_slots,
         none=np.full(R * K, -1, np.int32),
+        proposals=np.empty((B, R, PROPOSED * approximate), np.int32),
+        proposed=np.zeros(B, np.int32),
+        changed=np.empty((B, STALE * approximate), np.int32),
+        stale=np.zeros(B, np.int32),
+        marks=np.zeros((team.threads, slots * approximate), np.int8),
     )

@@ -116,6 +116,8 @@ class SparseScratch(NamedTuple):
 
     mix [threads, C]: zeros, a number per slot; numbers [threads, ·], slots [threads, ·]: see `scratch_parts`. recent
     [B, K_L], recent_slots: the precedence and its slots. none [R·K]: of -1, all that was read before a fresh start.
+    proposals [B, R, P]: slots to look at for a key, of which there are `proposed` [B], 0 to look at all; changed
+    [B, ·]: other slots to look at then, of which there are `stale` [B]; marks [threads, C]: zeros, one per slot.
     """
 
     chi: Array
@@ -127,3 +129,8 @@ class SparseScratch(NamedTuple):
     recent: Array
     recent_slots: Array
     none: Array
+    proposals: Array
+    proposed: Array
+    changed: Array
+    stale: Array
+    marks: Array

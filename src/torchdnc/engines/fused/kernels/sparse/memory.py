@@ -20,7 +20,7 @@ from torchdnc.engines.fused.kernels.sparse.rows import (
     sort_slots,
     touch,
 )
-from torchdnc.engines.fused.kernels.vectors import clear, copy, length, oneplus
+from torchdnc.engines.fused.kernels.vectors import clear, copy, dot, length, oneplus
 from torchdnc.ops.sparse import ACCESSED
 
 
@@ -99,6 +99,44 @@ def look_up(found, similar, dots, rows, b, keys, count, W, R, K):
                     if at + 1 < (r + 1) * K:
                         found[at + 1], similar[at + 1] = found[at], similar[at]
                     found[at], similar[at] = first + k, value
+
+
+@njit(**EXACT)
+def look_among(found, similar, marks, rows, journal, scratch, b, keys, W, R, K):
+    """The same among the slots proposed for a key, those that changed since, and those that this call came to.
+
+    marks [C]: of the slots that the key was compared with; all 0 on entry and on return.
+    """
+    for k in range(R * K):
+        found[k] = -1
+    for r in range(R):
+        key = keys[r * W :]
+        for undo in range(2):
+            # A slot may be proposed, have changed and be in the journal: it is compared once.
+            for k in range(scratch.proposed[b]):
+                compare(found, similar, marks, scratch.proposals[b, r, k], undo, rows, b, key, r, W, K)
+            for k in range(scratch.stale[b]):
+                compare(found, similar, marks, scratch.changed[b, k], undo, rows, b, key, r, W, K)
+            for k in range(journal.held[b]):
+                compare(found, similar, marks, journal.slots[b, k], undo, rows, b, key, r, W, K)
+
+
+@njit(**EXACT)
+def compare(found, similar, marks, slot, undo, rows, b, key, r, W, K):
+    """Puts a slot in its place among those found for a key, or takes off its mark."""
+    if undo or slot < 0 or slot >= rows.counts[b, EXISTING] or marks[slot]:
+        if slot >= 0:
+            marks[slot] = 1 - undo
+        return
+    marks[slot] = 1
+    value, at = dot(key, rows.content[b, slot * W :], W) / rows.lengths[b, slot], (r + 1) * K
+    while at > r * K and (
+        found[at - 1] < 0 or similar[at - 1] < value or (similar[at - 1] == value and found[at - 1] > slot)
+    ):
+        at -= 1
+        if at + 1 < (r + 1) * K:
+            found[at + 1], similar[at + 1] = found[at], similar[at]
+        found[at], similar[at] = slot, value
 
 
 @njit(**EXACT)
@@ -205,13 +243,13 @@ def count_accesses(rows, b, slots, weights, count, read_slots, read_weights, amo
 
 
 @njit(**EXACT)
-def step_row(thread, b, place, now, xi, places_prev, reads_prev, rows, journal, sizes, tape, scratch):
-    """One step of one row, whose interface is raw on entry and squashed on return.
+def step_row(thread, b, place, now, places_prev, reads_prev, rows, journal, sizes, tape, scratch):
+    """One step of one row.
 
     place: of the step on the tape; now: of what it reads; places_prev, reads_prev [R K]: what the step before read.
     """
     W, R, K, links = sizes.W, sizes.R, sizes.K, sizes.links
-    squash(xi, W, R, links)
+    xi = tape.interfaces[place, b]
     keys, strengths, vector, write_gate, again_gate, modes = sparse_interface_parts(xi, W, R, links)
     dots, similar, weights, values, pending = number_parts(scratch.numbers[thread], R, K, links)
     found, followed, slots, candidates, origins, mixed = slot_parts(scratch.slots[thread], R, K, links)
@@ -233,7 +271,10 @@ def step_row(thread, b, place, now, xi, places_prev, reads_prev, rows, journal, 
     )
     write(rows, journal, b, slots, weights, count, vector, taken, W, links)
 
-    look_up(found, similar, dots, rows, b, keys, rows.counts[b, EXISTING], W, R, K)
+    if scratch.proposed[b] > 0:
+        look_among(found, similar, scratch.marks[thread], rows, journal, scratch, b, keys, W, R, K)
+    else:
+        look_up(found, similar, dots, rows, b, keys, rows.counts[b, EXISTING], W, R, K)
     weigh(content, similar, found, keys, strengths, W, R, K)
     read_at = found
     if links:

@@ -9,20 +9,22 @@ from torchdnc.engines.fused.kernels.control import control, control_backward
 from torchdnc.engines.fused.kernels.denormals import flush_denormals, restore_denormals
 from torchdnc.engines.fused.kernels.interface import normalize, normalize_backward
 from torchdnc.engines.fused.kernels.options import EXACT, INLINED
-from torchdnc.engines.fused.kernels.sparse.memory import step_row
+from torchdnc.engines.fused.kernels.sparse.memory import squash, step_row
 from torchdnc.engines.fused.kernels.sparse.memory_backward import step_row_backward
 from torchdnc.engines.fused.kernels.sparse.rows import start_afresh, touch
 from torchdnc.engines.fused.kernels.team import in_parallel, take, wait
 from torchdnc.engines.fused.kernels.vectors import add, clear, copy
 
 
-def sparse_forward(team, sizes, weights, slots, rows, journal, tape, scratch, features):
+def sparse_forward(team, sizes, weights, slots, rows, journal, tape, scratch, features, first, last):
     """Changes the rows, and fills the journal, the tape and the features [T, B, layers·H + R·W].
 
     slots [B, R·K]: what the step before the first read; the read weights of it are on the tape. On return what the last
     one read.
+    first, last: half steps to do, all in order: the controller and the interface of step t are number 2t, the memory
+    2t + 1. Between the two halves of a step someone may propose slots to look at.
     """
-    in_parallel(team, _forward, (team, sizes, weights, slots, rows, journal, tape, scratch, features))
+    in_parallel(team, _forward, (team, sizes, weights, slots, rows, journal, tape, scratch, features, first, last))
 
 
 def sparse_backward(team, sizes, weights, tape, scratch, d_features, carried, found):
@@ -31,22 +33,27 @@ def sparse_backward(team, sizes, weights, tape, scratch, d_features, carried, fo
 
 
 @njit(**EXACT)
-def _forward(thread, threads, team, sizes, weights, slots, rows, journal, tape, scratch, features):
+def _forward(thread, threads, team, sizes, weights, slots, rows, journal, tape, scratch, features, first, last):
     mine = take(thread, threads, sizes.B, team)
     flushed = flush_denormals()
-    if mine.piece == 0:
+    if mine.piece == 0 and first == 0:
         for b in range(mine.first, mine.last):
             _begin(b, sizes, slots, rows, journal, tape)
     wait(mine)
-    for t in range(sizes.T):
+    for half in range(first, last):
+        t = half // 2
         before, now = (t, t + 1) if sizes.keep else (t % 2, (t + 1) % 2)
-        control(mine, t, before, now, sizes, weights, tape, scratch, features)
-        if mine.piece == 0:
+        if half % 2 == 0:
+            control(mine, t, before, now, sizes, weights, tape, scratch, features)
+            if mine.piece == 0:
+                for b in range(mine.first, mine.last):
+                    _prepare(b, t, sizes, weights, tape)
+        elif mine.piece == 0:
             for b in range(mine.first, mine.last):
-                _remember(mine.thread, b, t, before, now, sizes, weights, rows, journal, tape, scratch)
+                _remember(mine.thread, b, t, before, now, sizes, rows, journal, tape, scratch)
                 copy(features[t, b, sizes.layers * sizes.H :], tape.reads[now, b], sizes.R * sizes.W)
         wait(mine)
-    if mine.piece == 0:
+    if mine.piece == 0 and last == 2 * sizes.T:
         for b in range(mine.first, mine.last):
             places = tape.read_places[sizes.T if sizes.keep else sizes.T % 2, b]
             for k in range(sizes.R * sizes.K):
@@ -82,7 +89,18 @@ def _begin(b, sizes, slots, rows, journal, tape):
 
 
 @njit(**INLINED)
-def _remember(thread, b, t, before, now, sizes, weights, rows, journal, tape, scratch):
+def _prepare(b, t, sizes, weights, tape):
+    """The interface of a row, from the raw one."""
+    if tape.alive[t, b]:
+        place = t if sizes.keep else 0
+        xi = tape.interfaces[place, b]
+        if sizes.normed:
+            normalize(xi, tape.normals[place, b], weights.gain, weights.norm_bias, weights.epsilon, xi.shape[0])
+        squash(xi, sizes.W, sizes.R, sizes.links)
+
+
+@njit(**INLINED)
+def _remember(thread, b, t, before, now, sizes, rows, journal, tape, scratch):
     """One step of a row's memory."""
     place, RK = t if sizes.keep else 0, sizes.R * sizes.K
     places_prev, reads_prev = tape.read_places[before, b], tape.read_weights[before, b]
@@ -92,10 +110,7 @@ def _remember(thread, b, t, before, now, sizes, weights, rows, journal, tape, sc
         for q in range(sizes.links):
             scratch.recent_slots[b, q], scratch.recent[b, q] = -1, 0
     if tape.alive[t, b]:
-        xi = tape.interfaces[place, b]
-        if sizes.normed:
-            normalize(xi, tape.normals[place, b], weights.gain, weights.norm_bias, weights.epsilon, xi.shape[0])
-        step_row(thread, b, place, now, xi, places_prev, reads_prev, rows, journal, sizes, tape, scratch)
+        step_row(thread, b, place, now, places_prev, reads_prev, rows, journal, sizes, tape, scratch)
     else:
         copy(tape.reads[now, b], tape.reads[before, b], sizes.R * sizes.W)
         for k in range(RK):
