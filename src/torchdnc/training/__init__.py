@@ -1,6 +1,7 @@
 """Training runs: configuration, loop, checkpoints, evaluation."""
 
 from torchdnc.training.config import Goal, RunConfig
+from torchdnc.training.curriculum import Curriculum
 from torchdnc.training.evaluate import evaluate, evaluate_run, load_run
 from torchdnc.training.launch import follows, joined
 from torchdnc.training.loop import follow, resume, train
@@ -12,6 +13,7 @@ from torchdnc.training.report import DiskError, LostError, NonFiniteError, Progr
 
 __all__ = [
     "MODELS",
+    "Curriculum",
     "DNCModel",
     "DiskError",
     "Goal",

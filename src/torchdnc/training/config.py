@@ -8,6 +8,7 @@ import torch
 
 from torchdnc.checks import check_bound, check_choice, check_number, check_size
 from torchdnc.tasks import TASKS, Task
+from torchdnc.training.curriculum import Curriculum
 from torchdnc.training.models import MODELS, DNCModel, Model
 from torchdnc.training.optim import Optimizer
 from torchdnc.training.plain import from_plain, to_plain
@@ -41,6 +42,7 @@ class RunConfig:
     model: Model = field(default_factory=DNCModel)
     optimizer: Optimizer = field(default_factory=Optimizer)
     goal: Goal | None = None
+    curriculum: Curriculum | None = None
     batch_size: int = 16
     """Sequences in a batch."""
     steps: int = 100_000
@@ -97,7 +99,8 @@ class RunConfig:
         """The same run, the task's data looked up.
 
         Raises:
-            ValueError, FileNotFoundError: data is missing, or the goal is on no score that is better when lower.
+            ValueError, FileNotFoundError: data is missing, the goal is on no score that is better when lower, or there
+                are no such lessons.
         """
         config = replace(self, task=self.task.resolved())
         scores = score_names(config.task)
@@ -106,6 +109,10 @@ class RunConfig:
             check_choice("goal.metric", self.goal.metric, scores)
             if self.goal.metric in config.task.rising:
                 raise ValueError(f"goal.metric must be a score that is better when lower, got {self.goal.metric!r}")
+        if self.curriculum is not None:
+            if self.goal is None:
+                raise ValueError("curriculum needs a goal that ends a lesson, got none")
+            self.curriculum.check(config.task)
         return config
 
 

@@ -111,7 +111,7 @@ class Lines(Reporter):
 
     def logged(self, row: Mapping[str, Any]) -> None:
         if "valid" in row:
-            parts = ["valid", scores_line(row["valid"])]
+            parts = ["valid", scores_line(row["valid"]), *([f"lesson {row['lesson']}"] if "lesson" in row else [])]
         else:
             rate, left = self.pace.advance(row["step"], row["seconds"])
             parts = [f"loss {number(row['loss'])}", f"grad {number(row['grad_norm'])}"]

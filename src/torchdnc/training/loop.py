@@ -16,6 +16,7 @@ import torch
 from torchdnc.tasks import Batch, Task
 from torchdnc.training.checkpoint import load_checkpoint, save_checkpoint
 from torchdnc.training.config import RunConfig
+from torchdnc.training.curriculum import lesson_of, next_lesson
 from torchdnc.training.environment import differences, environment
 from torchdnc.training.evaluate import evaluate, predict
 from torchdnc.training.folder import new_run, old_run, write_config
@@ -98,7 +99,7 @@ def follow(group: Group) -> Result:
     Raises:
         RunError: process 0 or another one has ended.
     """
-    config, weights, state, step = group.hand(None)
+    config, weights, state, step, lesson = group.hand(None)
     with _settings(config), _signals() as caught:
         learner = _Learner(config)
         learner.model.load_state_dict(weights)
@@ -106,10 +107,10 @@ def follow(group: Group) -> Result:
         while not any(group.agree(False, caught)):
             # What a model draws is each process's own; drawn anew at each step, it needs no place in a checkpoint.
             torch.manual_seed(int(np.random.SeedSequence([config.seed, step, group.rank]).generate_state(1)[0]))
-            _learn(learner, config, step, group)
+            _learn(learner, config, step, lesson, group)
             step += 1
             if _due(config, step, config.eval_every):
-                _evaluate(learner, config, group)
+                lesson = _lesson_after(config, lesson, _evaluate(learner, config, lesson, group))
     result: Result = group.hand(None)
     return result
 
@@ -157,16 +158,22 @@ def update(learner: _Learner, task: Task, batch: Batch, settings: Optimizer, gro
     return total, norm.item()
 
 
-def _learn(learner: _Learner, config: RunConfig, step: int, group: Group) -> tuple[float, float]:
-    batch = config.task.sample(config.batch_size, seed=config.seed, step=step)
+def _learn(learner: _Learner, config: RunConfig, step: int, lesson: int | None, group: Group) -> tuple[float, float]:
+    task = lesson_of(config.curriculum, config.task, lesson)
+    batch = task.sample(config.batch_size, seed=config.seed, step=step)
     config.optimizer.set_rate(learner.optimizer, step / config.steps)
-    return update(learner, config.task, batch, config.optimizer, group)
+    return update(learner, task, batch, config.optimizer, group)
 
 
-def _evaluate(learner: _Learner, config: RunConfig, group: Group) -> dict[str, float]:
+def _lesson_after(config: RunConfig, lesson: int | None, scores: dict[str, float]) -> int | None:
+    met = config.goal is not None and config.goal.met(scores)
+    return next_lesson(config.curriculum, config.task, lesson, met)
+
+
+def _evaluate(learner: _Learner, config: RunConfig, lesson: int | None, group: Group) -> dict[str, float]:
     return evaluate(
         learner.model,
-        config.task,
+        lesson_of(config.curriculum, config.task, lesson),
         "valid",
         batch_size=config.batch_size,
         sequences=config.eval_sequences,
@@ -236,7 +243,9 @@ class _Run:
 
     def _train(self, group: Group) -> Result:
         learner = self.learner
-        group.hand((self.config, learner.model.state_dict(), learner.optimizer.state_dict(), self.progress.step))
+        progress = self.progress
+        weights, state = learner.model.state_dict(), learner.optimizer.state_dict()
+        group.hand((self.config, weights, state, progress.step, progress.lesson))
         with _signals() as caught:
             while (end := self._end(group, caught)) is None:
                 self._step(group)
@@ -270,7 +279,7 @@ class _Run:
 
     def _step(self, group: Group) -> None:
         config, step = self.config, self.progress.step + 1
-        loss, norm = _learn(self.learner, config, self.progress.step, group)
+        loss, norm = _learn(self.learner, config, self.progress.step, self.progress.lesson, group)
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NonFiniteError(self._non_finite(step, loss, norm))
         before = self.progress
@@ -278,7 +287,7 @@ class _Run:
         if _due(config, step, config.log_every):
             self._log()
         if _due(config, step, config.eval_every):
-            self._score(_evaluate(self.learner, config, group))
+            self._score(_evaluate(self.learner, config, self.progress.lesson, group))
         if step % config.checkpoint_every == 0:
             self._save()
 
@@ -292,8 +301,14 @@ class _Run:
         self._progress(losses=0.0, norms=0.0, rows=0)
 
     def _score(self, scores: dict[str, float]) -> None:
+        curriculum, task, lesson = self.config.curriculum, self.config.task, self.progress.lesson
+        now = next_lesson(curriculum, task, lesson, met=False)
         self._progress(scored=self.progress.step, scores=scores)
-        self._row({"valid": scores})
+        self._row({"valid": scores} | ({} if now is None else {"lesson": now}))
+        after = _lesson_after(self.config, lesson, scores)
+        if after != now:
+            # It was of an easier lesson.
+            self._progress(lesson=after, scores=None)
 
     def _row(self, values: dict[str, Any]) -> None:
         row = {"step": self.progress.step, "seconds": round(self.progress.seconds, 3)} | values

@@ -41,7 +41,9 @@ class Progress:
     scored: int = 0
     """Step of the last evaluation."""
     scores: Mapping[str, float] | None = None
-    """What it found."""
+    """What it found; None if it ended a lesson, and the next one was not evaluated yet."""
+    lesson: int | None = None
+    """Value of the curriculum's setting; None in the first lesson, and without a curriculum."""
 
 
 Status = Literal["solved", "finished", "out of time", "interrupted"]
@@ -72,7 +74,8 @@ class Reporter:
         """Something the user should know."""
 
     def logged(self, row: Mapping[str, Any]) -> None:
-        """A row of metrics.jsonl: step, seconds, and either loss and grad_norm or valid, a dict of scores."""
+        """A row of metrics.jsonl: step, seconds, and either loss and grad_norm or valid, a dict of scores; beside this
+        lesson, the value of what grows, if there is a curriculum."""
 
     def ended(self, result: Result | None) -> None:
         """The run stopped; None where an error stopped it."""
