@@ -16,6 +16,7 @@ from torchdnc.training import (
     DNCModel,
     Goal,
     LSTMModel,
+    Model,
     Optimizer,
     RunConfig,
     find_recipe,
@@ -117,7 +118,8 @@ def test_recipes_are_whole() -> None:
     assert papers <= set(recipe_names())
     for name in recipe_names():
         config = load_recipe(find_recipe(name))
-        assert type(config.model) is {"babi-lstm": LSTMModel, "recall-sam": SparseDNCModel}.get(name, DNCModel)
+        kinds: dict[str, type[Model]] = {"babi-lstm": LSTMModel, "recall-sam": SparseDNCModel}
+        assert isinstance(config.model, kinds.get(name, DNCModel))
         assert name not in papers or vars(config.model)["activation_gradient_clip"] == 10
         config.model.build(Spec(3, 2))
         assert RunConfig.from_dict(tomllib.loads(to_toml(config.to_dict()))) == config
