@@ -40,7 +40,7 @@ def test_every_row(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ("against_dense", "DNC") in asked
     text = describe(record)
     assert "| DNC / SDNC |" in text
-    assert "240 / 240 |    goal |" in text
+    assert "240 / 200 |    goal |" in text
     assert "1M slots, all written" not in describe(run("sparse", Plan(quick=True, rounds=1, threads=1), told.append))
 
 

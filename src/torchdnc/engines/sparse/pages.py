@@ -9,6 +9,7 @@ older one and that same journal (Baker 1978 calls it rerooting). A journal is fo
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -54,9 +55,9 @@ class Layout(NamedTuple):
             "ahead": (links, number),
         }
 
-    def tables(self, rows: int) -> dict[str, Array]:
-        """A table of so many rows for everything that a row is made of; no row costs anything until it is written."""
-        return {name: np.zeros((self.batch_size, rows * width), kind) for name, (width, kind) in self.widths().items()}
+    def tables(self, rows: int, make: Callable[..., Array] = np.zeros) -> dict[str, Array]:
+        """A table of so many rows for everything that a row is made of."""
+        return {name: make((self.batch_size, rows * width), kind) for name, (width, kind) in self.widths().items()}
 
 
 class Journal(NamedTuple):
@@ -118,7 +119,8 @@ class Pages:
         """An empty journal for so many rows at most."""
         B, most = self.layout.batch_size, min(most, self.rows)
         slots, held = np.empty((B, most), np.int32), np.zeros(B, np.int32)
-        return Journal(slots, held, self.layout.tables(most), self.counts.copy())
+        # What is not written to takes no room; zeros, of recycled memory, are written.
+        return Journal(slots, held, self.layout.tables(most, np.empty), self.counts.copy())
 
     def note(self, journal: Journal) -> None:
         """What is in the journal may have changed."""
