@@ -240,6 +240,37 @@ def test_a_single_sequence_is_a_batch_of_one():
     assert model.initial_state().read_words.shape == (2, 4)
 
 
+def test_engines_go_on_with_each_others_states():
+    """Also where the memory of the one must grow for the other."""
+    inputs = drawn(12, 2, I)
+    first, then = make("reference", memory_size=50), make("fused", memory_size=50)
+    expected, _ = first(inputs)
+    for one, other in ((first, then), (then, first)):
+        _, state = one(inputs[:4])
+        outputs, state = other(inputs[4:9], state)
+        assert_close(outputs, expected[4:9], EXACT)
+        assert_close(one(inputs[9:], state)[0], expected[9:], EXACT)
+
+
+def test_an_interrupted_call_leaves_the_state_as_it_was(monkeypatch):
+    from torchdnc.engines.fused.sparse import sequence
+
+    model, inputs = make("fused", memory_size=9), drawn(12, 2, I)
+    _, state = model(inputs[:4])
+    noted = [number.clone() for number in numbers(state)]
+    run = vars(sequence)["run"]
+
+    def interrupted(*arguments):
+        run(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sequence, "run", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            model(inputs[4:], state)
+    assert_same(state, noted)
+
+
 def test_second_derivatives_are_refused_by_a_sentence():
     model = make("fused")
     outputs, _ = model(drawn(3, 2, I))

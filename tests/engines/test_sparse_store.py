@@ -35,6 +35,17 @@ def test_an_empty_state_comes_back(tmp_path):
     assert_close(model(inputs, SparseState.load(tmp_path / "state"))[0], model(inputs)[0], 0)
 
 
+def test_a_state_of_a_single_sequence_comes_back(tmp_path):
+    model, inputs = make(read_heads=1), drawn(9, I)
+    _, state = model(inputs)
+    state.detach().save(tmp_path / "state")
+    again = SparseState.load(tmp_path / "state")
+    assert_close(model(inputs, again)[0], model(inputs, state)[0], 0)
+    assert_close(model(inputs, state.to(torch.float64))[0], model(inputs, state)[0], 0)
+    with pytest.raises(ValueError, match="rows can be taken of a state with a batch dimension"):
+        state[:]
+
+
 def test_torn_and_foreign_files_are_refused(tmp_path):
     path = tmp_path / "state"
     make()(drawn(12, 3, I))[1].save(path)

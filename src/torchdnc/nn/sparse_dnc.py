@@ -142,7 +142,7 @@ class SparseDNC(Recurrent):
         from torchdnc.engines.sparse.saving import open_stored
 
         state = open_stored(self.storage)
-        self._check_state(state, state.read_words.shape[:1])
+        self._check_state(state, state.read_words.shape[:-2])
         return state
 
     def _zeros(self, batch_size: int) -> SparseState:

@@ -98,7 +98,6 @@ def _pages(slots: SparseSlots, layout: Layout) -> Pages:
     B, links = layout.batch_size, layout.link_width
     existing = slots.exists.sum(-1)
     pages = Pages(layout, max(1, int(existing.max()) if B else 1))
-    pages.grow(0)
     for b, n in enumerate(existing.tolist()):
         words = slots.memory[b, :n].detach()
         found = {"content": words, "lengths": word_lengths(words), "accessed": slots.accessed[b, :n]}
@@ -110,6 +109,7 @@ def _pages(slots: SparseSlots, layout: Layout) -> Pages:
             pages.tables[name][b, : rows.numel()] = rows.reshape(-1).numpy()
         pages.counts[b, 0], pages.counts[b, 3] = n, int(slots.clock[b])
         pages.relink(b)
+    pages.grow(0)
     return pages
 
 

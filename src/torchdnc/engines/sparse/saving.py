@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from torchdnc.engines.sparse.pages import Layout, Pages, Version
 from torchdnc.engines.sparse.states import SparseMemoryState, SparseState, token
@@ -85,8 +86,15 @@ def _small(state: SparseState, pages: Pages) -> dict[str, Tensor]:
     if not isinstance(state.controller, LSTMState | tuple):
         kind = type(state.controller).__name__
         raise TypeError(f"only states of controllers that come with torchdnc can be saved, got {kind}")
+    batched = state.read_words.dim() == 3
+    if not batched:
+        state = pytree.tree_map(lambda leaf: leaf.unsqueeze(0), state)
     memory = state.memory
-    small = {"read_words": state.read_words, "counts": torch.from_numpy(pages.counts.copy())}
+    small = {
+        "batched": torch.tensor(batched),
+        "read_words": state.read_words,
+        "counts": torch.from_numpy(pages.counts.copy()),
+    }
     small |= {"read_slots": memory.read_slots, "read_weights": memory.read_weights}
     if isinstance(memory.precedence, Tensor) and isinstance(memory.precedence_slots, Tensor):
         small |= {"precedence": memory.precedence, "precedence_slots": memory.precedence_slots}
@@ -115,4 +123,8 @@ def _state(tensors: dict[str, Tensor], layout: Layout, pages: Pages) -> SparseSt
     )
     if np.any(pages.existing < 0) or np.any(pages.existing > pages.rows):
         raise ValueError(f"counts must be from 0 to {pages.rows}")
-    return SparseState(controller, memory, tensors["read_words"])
+    state = SparseState(controller, memory, tensors["read_words"])
+    if tensors["batched"]:
+        return state
+    single: SparseState = pytree.tree_map(lambda leaf: leaf.squeeze(0), state)
+    return single

@@ -45,13 +45,16 @@ class SparseMemoryState:
 
     def __getitem__(self, rows: Rows) -> SparseMemoryState:
         """A copy of the chosen rows of the batch (slice, list, mask or index tensor), its words cut from the graph."""
+        if self.content.dim() != 3:
+            raise ValueError("rows can be taken of a state with a batch dimension, got that of a single sequence")
         chosen = torch.arange(self.version.layout.batch_size)[_rows_of(rows)]
         return self._copied(lambda leaf: leaf[chosen], self.version.copy(chosen))
 
     def _copied(self, change: Callable[[Tensor], Tensor], version: Version) -> SparseMemoryState:
         # What stands for the words takes no room only as long as it is what `token` makes.
         small = _map_leaves(replace(self, content=UNUSED), change)
-        return replace(small, content=token(version.layout), version=version)
+        content = token(version.layout)
+        return replace(small, content=content if self.content.dim() == 3 else content[0], version=version)
 
 
 class SparseState(NamedTuple):

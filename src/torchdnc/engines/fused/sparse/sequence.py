@@ -98,11 +98,14 @@ def forward(
             threads, sizes, flat_weights(parameters, epsilon), slots, memory_rows(pages), noted_rows(journal), tape,
             scratch, array(features),
         )  # fmt: skip
-        if pages.index is None:
-            run("sparse_forward", *arguments, 0, 2 * sizes.T)
-        else:
-            _step_by_step(sizes, pages, pages.index, tape, scratch, arguments)
-        after = version.followed(pages, journal)
+        try:
+            if pages.index is None:
+                run("sparse_forward", *arguments, 0, 2 * sizes.T)
+            else:
+                _step_by_step(sizes, pages, pages.index, tape, scratch, arguments)
+        finally:
+            # Interrupted, it has changed rows all the same; that the journal knows.
+            after = version.followed(pages, journal)
     end = _end(sizes, start, tape, slots, scratch)
     end = end._replace(memory=replace(end.memory, version=after))
     return Done(features, end, tapes, Touched(journal.slots, journal.held, existing, np.asarray(fresh.any(0))))
