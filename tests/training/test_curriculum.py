@@ -72,6 +72,7 @@ def test_lessons() -> None:
 BAD = [
     ({"goal": None}, "curriculum needs a goal that ends a lesson, got none"),
     ({"curriculum": Curriculum("max_items", 10)}, "curriculum.setting must be one of .*max_length.*, got 'max_items'"),
+    ({"curriculum": Curriculum("bits", 8)}, "curriculum.setting must leave inputs and outputs as wide .* 'bits'"),
     ({"curriculum": Curriculum("max_length", 2)}, "curriculum.most must be at least the task's max_length, 3, got 2"),
 ]
 

@@ -48,7 +48,7 @@ class BenchArguments:
     ] = ()
     """What to measure (none: all)."""
     quick: bool = False
-    """A look in a minute or two: few rounds, and smaller sizes in scaling and limit."""
+    """A look in a minute or two: few rounds, smaller sizes in scaling and limit, no written million in sparse."""
     out: Path | None = None
     """Folder of the files, replaced where they exist (None: results, or runs/bench with --quick)."""
     threads: int | None = None

@@ -101,7 +101,10 @@ class SparseDNC(Recurrent):
             raise ValueError(f'look_up must be "exact" here: {reason}')
         self.look_up = look_up
         if storage is not None:
-            check_type("storage", storage, str | Path)  # type: ignore[arg-type]
+            if not isinstance(storage, str | Path):
+                raise TypeError(f"storage must be None or a directory, got {type(storage).__name__}")
+            if engine == "reference":
+                raise ValueError('storage needs engine="fused" or "auto", got "reference"')
         self.storage = storage
         for name, switch in {"links": links, "batch_first": batch_first, "interface_norm": interface_norm}.items():
             check_type(name, switch, bool)
@@ -192,6 +195,12 @@ class SparseDNC(Recurrent):
         check_shape("state.read_words", state.read_words, (*batch, R, self.word_size))
         check_like("state.read_words", state.read_words, like)
         check_controller_state("state.controller", state.controller, self.controller, batch)
+
+    def _batch_state(self, state: Any, batch_size: int, batched: bool) -> Any:
+        # Before a directory is made for a call that is refused.
+        if self.storage is not None and torch.is_grad_enabled():
+            raise ValueError("storage is for inference, got a call with gradients on: use torch.no_grad()")
+        return super()._batch_state(state, batch_size, batched)
 
     def _run(self, call: Call) -> tuple[Tensor, SparseState]:
         if call.state.memory.version.is_stored and torch.is_grad_enabled():

@@ -33,7 +33,12 @@ class Curriculum:
         if self.most < numbers[self.setting]:
             first = numbers[self.setting]
             raise ValueError(f"curriculum.most must be at least the task's {self.setting}, {first}, got {self.most}")
-        replace(task, **{self.setting: self.most})
+        if numbers[self.setting] < 1:
+            raise ValueError(f"curriculum.setting must begin with a number above 0, got {self.setting} 0")
+        if replace(task, **{self.setting: self.most}).spec != task.spec:
+            raise ValueError(
+                f"curriculum.setting must leave inputs and outputs as wide as they are, got {self.setting!r}"
+            )
 
     def after(self, lesson: int) -> int:
         """The lesson behind one that was learned."""

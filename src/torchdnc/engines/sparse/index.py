@@ -68,6 +68,10 @@ class Index:
         codes = self._codes[b]
         if codes is None:
             return None
+        import faiss
+        import torch
+
+        faiss.omp_set_num_threads(torch.get_num_threads())
         _, slots = codes.search(_padded(keys), min(PROPOSED, codes.ntotal))
         found: Array = slots.astype(np.int32)
         return found

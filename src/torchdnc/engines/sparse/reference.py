@@ -44,9 +44,9 @@ def run(
     existing = state.memory.version.existing()
     slots = snapshot(state.memory, min(layout.memory_size, max(existing, default=0) + len(inputs)))
     start = state.controller, slots, state.read_words
-    features, (controller, slots, read_words) = unroll(
-        partial(step, network), inputs, start, pytree.tree_map(torch.zeros_like, start), lengths, reset
-    )
+    zeros = pytree.tree_map(torch.zeros_like, start)
+    initial = network.controller.initial_state(inputs.shape[1]), *zeros[1:]
+    features, (controller, slots, read_words) = unroll(partial(step, network), inputs, start, initial, lengths, reset)
     return features, SparseState(controller, condense(slots, layout, network.sparse_reads), read_words)
 
 

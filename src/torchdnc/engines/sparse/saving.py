@@ -83,7 +83,7 @@ def _stored(store: Store) -> SparseState:
 
 def _small(state: SparseState, pages: Pages) -> dict[str, Tensor]:
     """All of a state but the rows of its memory."""
-    if not isinstance(state.controller, LSTMState | tuple):
+    if not isinstance(state.controller, LSTMState) and state.controller != ():
         kind = type(state.controller).__name__
         raise TypeError(f"only states of controllers that come with torchdnc can be saved, got {kind}")
     batched = state.read_words.dim() == 3
@@ -107,6 +107,15 @@ def _small(state: SparseState, pages: Pages) -> dict[str, Tensor]:
 def _state(tensors: dict[str, Tensor], layout: Layout, pages: Pages) -> SparseState:
     """The opposite of `_small`, with these pages, whose counts it sets."""
     pages.counts[:] = tensors["counts"].numpy()
+    # Kernels believe what they are given.
+    if np.any(pages.existing < 0) or np.any(pages.existing > pages.rows):
+        raise ValueError(f"counts must be from 0 to {pages.rows}")
+    most = int(pages.existing.max(initial=0))
+    for name in ("read_slots", "precedence_slots") if layout.link_width else ("read_slots",):
+        _check_slots(name, tensors[name].numpy(), most)
+    if pages.store is None and layout.link_width:
+        for name in ("back_slots", "ahead_slots"):
+            _check_slots(name, pages.tables[name][:, : most * layout.link_width], most)
     pages.grow(0)
     for b in range(layout.batch_size):
         pages.relink(b)
@@ -121,10 +130,14 @@ def _state(tensors: dict[str, Tensor], layout: Layout, pages: Pages) -> SparseSt
         precedence=tensors["precedence"] if layout.link_width else UNUSED,
         version=Version(layout, pages),
     )
-    if np.any(pages.existing < 0) or np.any(pages.existing > pages.rows):
-        raise ValueError(f"counts must be from 0 to {pages.rows}")
     state = SparseState(controller, memory, tensors["read_words"])
     if tensors["batched"]:
         return state
     single: SparseState = pytree.tree_map(lambda leaf: leaf.squeeze(0), state)
     return single
+
+
+def _check_slots(name: str, slots: Any, count: int) -> None:
+    """Raises ValueError unless these are numbers of slots that exist, or -1."""
+    if slots.dtype != np.int32 or np.any(slots < -1) or np.any(slots >= max(count, 1)):
+        raise ValueError(f"{name} must be whole numbers from -1 to below {count}")

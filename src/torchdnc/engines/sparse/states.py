@@ -144,7 +144,12 @@ def _map_leaves(state: S, function: Callable[[Tensor], Tensor]) -> S:
 
 def _rows_of(rows: Any) -> Any:
     """Rows as a tensor may be indexed with them."""
-    return rows if isinstance(rows, slice) else torch.as_tensor(rows)
+    if isinstance(rows, slice):
+        return rows
+    chosen = torch.as_tensor(rows, dtype=None if isinstance(rows, Tensor) or len(rows) else torch.long)
+    if chosen.dim() != 1:
+        raise ValueError(f"rows must have one dimension, got shape {list(chosen.shape)}")
+    return chosen
 
 
 LEAVES = ("content", "read_slots", "read_weights", "precedence_slots", "precedence")

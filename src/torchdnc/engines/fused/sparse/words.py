@@ -50,7 +50,7 @@ def take_in(d_content: Tensor | None, touched: Touched, W: int, like: Tensor) ->
 
 def hand_out(rows: Array, passed: Passed | None, touched: Touched, shape: tuple[int, ...]) -> Tensor:
     """The gradient of the words before the first step, of those that there were."""
-    places, values = [], []
+    places, values = [torch.empty(2, 0, dtype=torch.long)], [torch.from_numpy(rows[:0]).view(0, shape[-1])]
     for b, (count, existing) in enumerate(zip(touched.held, touched.existing, strict=True)):
         noted = torch.from_numpy(touched.slots[b, :count]).long()
         there = noted < int(existing)
