@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import pytest
@@ -278,6 +279,49 @@ def test_an_interrupted_call_leaves_the_state_as_it_was(monkeypatch):
     assert_same(state, noted)
 
 
+@pytest.mark.parametrize("failing", ["relink", "note"])
+def test_going_back_can_be_interrupted(failing, monkeypatch):
+    from torchdnc.engines.sparse.pages import Pages
+
+    model, inputs = make(memory_size=20), drawn(10, 2, I)
+    _, older = model(inputs[:5])
+    _, newer = model(inputs[5:], older)
+    noted = [[number.clone() for number in numbers(state)] for state in (newer, older, newer)]
+    for state, number in zip((newer, older, newer), noted, strict=True):
+        with monkeypatch.context() as patch:
+            patch.setattr(Pages, failing, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            with contextlib.suppress(KeyboardInterrupt):
+                numbers(state)
+        assert_same(state, number)
+
+
+def test_a_memory_that_found_no_room_goes_on(monkeypatch):
+    from torchdnc.engines.sparse.pages import Layout
+
+    model, inputs = make(memory_size=10_000), drawn(8, 2, I)
+    _, state = model(inputs)
+    expected, _ = model(inputs, state)
+    with monkeypatch.context() as patch:
+        patch.setattr(Layout, "tables", lambda *_: (_ for _ in ()).throw(MemoryError))
+        with pytest.raises(MemoryError):
+            model(drawn(500, 2, I), state)
+    assert_close(model(inputs, state)[0], expected, 0)
+
+
+@pytest.mark.parametrize("engine", ["fused", "reference"])
+def test_single_sequences_are_trained_across_calls(engine):
+    model, inputs = make(engine, memory_size=20), drawn(8, I)
+    found = []
+    for pieces in ([inputs], [inputs[:3], inputs[3:]], [step[None] for step in inputs]):
+        state, outputs = model.initial_state(), []
+        for piece in pieces:
+            output, state = model(piece, state)
+            outputs.append(output)
+        found.append(torch.autograd.grad(torch.cat(outputs).square().sum(), [*model.parameters()]))
+    assert_close(found[1], found[0], EXACT)
+    assert_close(found[2], found[0], EXACT)
+
+
 def test_second_derivatives_are_refused_by_a_sentence():
     model = make("fused")
     outputs, _ = model(drawn(3, 2, I))
@@ -289,6 +333,8 @@ BAD = [
     ({"memory_size": 0}, ValueError, "memory_size must be at least 1, got 0"),
     ({"sparse_reads": 0}, ValueError, "sparse_reads must be at least 1, got 0"),
     ({"links": 1}, TypeError, "links must be of type bool, got int"),
+    ({"memory_size": 2**31}, ValueError, "memory_size must be at most 2147483647"),
+    ({"storage": 5}, TypeError, "storage must be None or a directory, got int"),
     ({"engine": "fast"}, ValueError, "engine must be one of"),
 ]
 

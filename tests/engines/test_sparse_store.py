@@ -150,6 +150,44 @@ def test_a_flush_that_was_cut_off_is_finished(tmp_path, monkeypatch):
 
 
 @torch.no_grad()
+def test_a_storage_that_was_not_finished_is_made_anew(tmp_path, monkeypatch):
+    from torchdnc.engines.sparse import store
+
+    monkeypatch.chdir(tmp_path)
+    model = make(memory_size=30)
+    model.storage = "memory"
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            vars(store)["os"], "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device"))
+        )
+        with pytest.raises(OSError, match="No space"):
+            model.initial_state(2)
+    state = model.initial_state(2)
+    monkeypatch.chdir("/")
+    model(drawn(5, 2, I), state)[1].flush()
+
+
+def test_files_with_other_numbers_are_refused(tmp_path):
+    from safetensors.torch import load_file, save_file
+
+    path = tmp_path / "state"
+    make(memory_size=20)(drawn(12, 2, I))[1].detach().save(path)
+    whole = load_file(path)
+    changes = {
+        "counts": whole["counts"] * 0 + 99_999_999,
+        "rows.content": whole["rows.content"][:, :-4].contiguous(),
+        "read_slots": whole["read_slots"] + 50,
+        "rows.back_slots": whole["rows.back_slots"] + 50,
+        "read_weights": whole["read_weights"].float(),
+        "sizes": whole["sizes"] * -1,
+    }
+    for name, value in changes.items():
+        save_file(whole | {name: value}, path, {"format": "torchdnc sparse memory 1"})
+        with pytest.raises(ValueError, match="does not hold a whole state"):
+            SparseState.load(path)
+
+
+@torch.no_grad()
 def test_storage_is_refused_by_a_sentence(tmp_path):
     model = make(memory_size=30)
     with pytest.raises(ValueError, match="storage must be a directory for a stored state, got None"):

@@ -23,9 +23,10 @@ from torchdnc.bench.plan import Found, Plan, Tell
 from torchdnc.bench.sizes import SEED, Size, dnc, sequence, train
 from torchdnc.bench.text import GOAL_COLUMNS, judged, number, prose, table
 from torchdnc.bench.timing import interleaved
-from torchdnc.engines.sparse.pages import Layout, Pages, Version
+from torchdnc.engines.sparse.pages import CLOCK, EXISTING, Layout, Pages, Version
 from torchdnc.engines.sparse.states import SparseState
 from torchdnc.nn import SparseDNC
+from torchdnc.ops.content import COSINE_EPSILON
 
 SIZE = Size(B=8, T=100, I=8, H=100, N=1_000_000, W=32, R=4)
 SMALL, FULL, DENSE = 1000, 65536, 2048
@@ -140,16 +141,16 @@ def written(model: SparseDNC, batch_size: int) -> SparseState:
     for b in range(batch_size):
         words = random.standard_normal((N, W), np.float32)
         pages.tables["content"][b] = words.reshape(-1)
-        pages.tables["lengths"][b] = np.sqrt(np.square(words).sum(-1) + 1e-6)
+        pages.tables["lengths"][b] = np.sqrt(np.square(words).sum(-1) + COSINE_EPSILON)
         pages.tables["accessed"][b] = np.arange(1, N + 1)
-        pages.counts[b, 0], pages.counts[b, 3] = N, N
-        pages.relink(b)
+        pages.counts[b, EXISTING], pages.counts[b, CLOCK] = N, N
     for name in ("back_slots", "ahead_slots"):
         pages.tables[name][:] = -1
     for zeros in (pages.tables["back"], pages.tables["ahead"], pages.places):
         # The system makes the memory of zeros when it is first written to; it is to be there before.
         zeros[:] = 0
     pages.grow(0)
+    pages.relink()
     return state._replace(memory=replace(state.memory, version=Version(layout, pages)))
 
 

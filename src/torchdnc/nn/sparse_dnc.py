@@ -13,12 +13,14 @@ from torchdnc.engines import check_engine
 from torchdnc.engines.sparse import select_sparse
 from torchdnc.engines.sparse.index import missing
 from torchdnc.engines.sparse.pages import KINDS, Layout
-from torchdnc.engines.sparse.states import SparseMemoryState, SparseState, empty_memory
+from torchdnc.engines.sparse.states import SparseMemoryState, SparseState, empty_memory, with_batch
 from torchdnc.nn.controllers import check_controller_state, make_controller
 from torchdnc.nn.interface import enlarge, make_interface
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
 from torchdnc.ops import sparse_interface_size
 
+MOST_SLOTS = 2**31 - 1
+"""A slot's number is one of 32 bits."""
 LookUp = Literal["exact", "approximate"]
 
 
@@ -108,6 +110,8 @@ class SparseDNC(Recurrent):
         self.storage = storage
         for name, switch in {"links": links, "batch_first": batch_first, "interface_norm": interface_norm}.items():
             check_type(name, switch, bool)
+        if memory_size > MOST_SLOTS:
+            raise ValueError(f"memory_size must be at most {MOST_SLOTS}, got {memory_size}")
         check_dtype("dtype", dtype)
         check_bound("activation_gradient_clip", activation_gradient_clip)
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
@@ -197,14 +201,17 @@ class SparseDNC(Recurrent):
         check_controller_state("state.controller", state.controller, self.controller, batch)
 
     def _batch_state(self, state: Any, batch_size: int, batched: bool) -> Any:
+        if state is not None:
+            self._check_state(state, (batch_size,) if batched else ())
         # Before a directory is made for a call that is refused.
-        if self.storage is not None and torch.is_grad_enabled():
+        stored = self.storage is not None if state is None else state.memory.version.is_stored
+        if stored and torch.is_grad_enabled():
             raise ValueError("storage is for inference, got a call with gradients on: use torch.no_grad()")
-        return super()._batch_state(state, batch_size, batched)
+        if state is None:
+            return self._zeros(batch_size)
+        return state if batched else with_batch(state)
 
     def _run(self, call: Call) -> tuple[Tensor, SparseState]:
-        if call.state.memory.version.is_stored and torch.is_grad_enabled():
-            raise ValueError("storage is for inference, got a call with gradients on: use torch.no_grad()")
         run = select_sparse(self.engine, self, call.inputs)
         features, state = run(self, call.inputs, call.state, call.lengths, call.reset)
         if state.memory.version.needs_flush:

@@ -132,11 +132,12 @@ def _prepare(made: Any, name: str) -> None:
 def _version() -> str:
     """A digest of all kernels, and of the constants that they compile in: numba would keep a compiled kernel when only
     what it calls has changed."""
+    from torchdnc.engines.sparse import pages
     from torchdnc.ops import content, sparse
 
     here = Path(__file__).parent
     sources = [*sorted((here / "kernels").rglob("*.py")), here / "library.py"]
-    sources += [Path(str(module.__file__)) for module in (content, sparse)]
+    sources += [Path(str(module.__file__)) for module in (content, sparse, pages)]
     return hashlib.sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:12]
 
 

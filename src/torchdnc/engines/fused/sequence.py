@@ -80,10 +80,7 @@ def forward(
     end = room_for(start.memory)
     kept = _room_to_keep(sizes, inputs)
     tape = _tape(sizes, kept, end, alive, fresh)
-    begin_controller(sizes, start, tape)
-    flat = inputs.reshape(sizes.T * sizes.B, sizes.I)
-    for gates, weight, bias in zip(tape.gates, parameters.weights, parameters.biases, strict=True):
-        torch.addmm(bias, flat, weight[:, : sizes.I].t(), out=torch.from_numpy(gates).flatten(0, 1))
+    begin_controller(sizes, parameters, start, inputs, tape)
     features = inputs.new_empty(sizes.T, sizes.B, sizes.layers * sizes.H + sizes.R * sizes.W)
     scratch = _scratch(team, sizes, inputs, replay=False)
     run(
@@ -211,15 +208,15 @@ def flat_weights(parameters: Parameters, epsilon: float = 0.0) -> Weights:
     return Weights(array(layers), *interface, array(gain), array(norm_bias), epsilon, array(beside))
 
 
-def stacked(layers: tuple[Tensor, ...], like: Tensor) -> Array:
+def _stacked(layers: tuple[Tensor, ...], like: Tensor) -> Array:
     """[layers, B, H]; layers may be none."""
     return array(torch.stack(layers)) if layers else array(like.new_empty(0, 0, 0))
 
 
-def _tape_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
-    """Of the tape's numbers, by name."""
-    T, B, H, N, W, R, layers = sizes.T, sizes.B, sizes.H, sizes.N, sizes.W, sizes.R, sizes.layers
-    places, steps, kept = (T + 1, T, math.ceil(T / sizes.every)) if sizes.keep else (2, 1, 0)
+def controller_shapes(sizes: Sizes | SparseSizes) -> dict[str, tuple[int, ...]]:
+    """Of what the tape has of the controller, the interface and the words read, by name."""
+    T, B, H, layers = sizes.T, sizes.B, sizes.H, sizes.layers
+    places, steps = (T + 1, T) if sizes.keep else (2, 1)
     cells = layers * sizes.recurrent
     return {
         "gates": (layers, T, B, 4 * H if sizes.recurrent else H),
@@ -228,8 +225,16 @@ def _tape_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
         "squashed": (cells, steps, B, H),
         "interfaces": (steps, B, sizes.X),
         "normals": (steps * sizes.normed, B, sizes.X + 1),
+        "reads": (places, B, sizes.R * sizes.W),
+    }
+
+
+def _tape_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
+    """Of the tape's numbers, by name."""
+    B, N, W, R = sizes.B, sizes.N, sizes.W, sizes.R
+    places, kept = (sizes.T + 1, math.ceil(sizes.T / sizes.every)) if sizes.keep else (2, 0)
+    return controller_shapes(sizes) | {
         "rows": (places, B, tape_size(N, R)),
-        "reads": (places, B, R * W),
         "memories": (kept, B, N * W),
         "links": (kept, B, N * N * sizes.options.linked),
     }
@@ -254,12 +259,22 @@ def _tape(sizes: Sizes, kept: Kept, memory: MemoryState | None, alive: Array, fr
     return Tape(**numbers, orders=array(kept.orders), memory=memory_now, link=link_now, alive=alive, fresh=fresh)
 
 
-def begin_controller(sizes: Sizes | SparseSizes, start: DNCState | SparseState, tape: Tape | SparseTape) -> None:
-    """Puts the controller's state and the words read before the first step on the tape; kernels do the rest."""
+def begin_controller(
+    sizes: Sizes | SparseSizes,
+    parameters: Parameters,
+    start: DNCState | SparseState,
+    inputs: Tensor,
+    tape: Tape | SparseTape,
+) -> None:
+    """Puts the inputs' share of the gates, the controller's state and the words read before the first step on the tape;
+    kernels do the rest."""
     tape.reads[0] = array(start.read_words).reshape(sizes.B, sizes.R * sizes.W)
     if sizes.recurrent:
         for layer in range(sizes.layers):
             tape.hidden[layer, 0], tape.cells[layer, 0] = (array(part[layer]) for part in start.controller)
+    flat = inputs.reshape(sizes.T * sizes.B, sizes.I)
+    for gates, weight, bias in zip(tape.gates, parameters.weights, parameters.biases, strict=True):
+        torch.addmm(bias, flat, weight[:, : sizes.I].t(), out=torch.from_numpy(gates).flatten(0, 1))
 
 
 def _scratch(team: Team, sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
@@ -296,8 +311,8 @@ def _carried(sizes: Sizes, end: DNCState, memory: MemoryState) -> Carried:
     hidden, cells = end.controller if sizes.recurrent else ((), ())
     (weightings,) = rooms(end.read_words, (B, (3 + R) * N))
     return Carried(
-        hidden=stacked(hidden, end.read_words),
-        cells=stacked(cells, end.read_words),
+        hidden=_stacked(hidden, end.read_words),
+        cells=_stacked(cells, end.read_words),
         memory=flat_rows(memory),
         weightings=weightings,
         reads=array(end.read_words).reshape(B, R * W).copy(),

@@ -16,7 +16,7 @@ from torch.nn.modules.module import _has_any_global_hook
 
 from torchdnc.engines import reference
 from torchdnc.engines.fused.function import Call, FusedSequence, flat, leaves_of, state_of
-from torchdnc.engines.fused.kernels.arrays import Sizes
+from torchdnc.engines.fused.kernels.arrays import Array, Sizes
 from torchdnc.engines.fused.sequence import Parameters, kernel_options, memory_work
 from torchdnc.types import DNCState, LSTMState
 
@@ -90,10 +90,7 @@ def run(
 ) -> tuple[Tensor, DNCState]:
     """The whole sequence; arguments as `fused.run` has them."""
     T, B, _ = inputs.shape
-    alive = np.ones((T, B), np.bool_) if lengths is None else np.arange(T)[:, None] < lengths.numpy()
-    fresh = np.zeros_like(alive) if reset is None else alive & reset.numpy()
-    if lengths is not None:
-        inputs = inputs.masked_fill(~torch.from_numpy(alive).unsqueeze(-1), 0)
+    inputs, alive, fresh = without_padding(inputs, lengths, reset)
     parameters, epsilon = parameters_of(network, beside)
     again = partial(_on_the_reference, network, epsilon, initial, lengths, reset) if second_derivatives else None
     weights = [*parameters.weights, parameters.interface]
@@ -104,6 +101,16 @@ def run(
     )
     end, _ = state_of(sizes, ends)
     return features, end
+
+
+def without_padding(inputs: Tensor, lengths: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Array, Array]:
+    """The inputs with zeros past every row's length, and `alive` and `fresh` of the tape, [T, B]."""
+    T, B, _ = inputs.shape
+    alive = np.ones((T, B), np.bool_) if lengths is None else np.arange(T)[:, None] < lengths.numpy()
+    fresh = np.zeros_like(alive) if reset is None else alive & reset.numpy()
+    if lengths is not None:
+        inputs = inputs.masked_fill(~torch.from_numpy(alive).unsqueeze(-1), 0)
+    return inputs, alive, fresh
 
 
 def parameters_of(network: Any, beside: Tensor | None) -> tuple[Parameters, float]:

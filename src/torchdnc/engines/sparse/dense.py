@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from torchdnc.engines.sparse.pages import Layout, Pages, Version
+from torchdnc.engines.sparse.pages import CLOCK, EXISTING, Layout, Pages, Version
 from torchdnc.engines.sparse.states import SparseMemoryState, token
 from torchdnc.ops import SparseSlots
 from torchdnc.ops.content import word_lengths
@@ -53,7 +53,7 @@ def _dense(layout: Layout, pages: Pages | None, M: int) -> tuple[Tensor, ...]:
         n = int(pages.existing[b])
         table = {name: torch.from_numpy(rows[b]) for name, rows in pages.tables.items()}
         words[b, :n], accessed[b, :n] = table["content"][: n * W].view(n, W), table["accessed"][:n].long()
-        clock[b] = int(pages.counts[b, 3])
+        clock[b] = int(pages.counts[b, CLOCK])
         if links:
             slots = table["back_slots"][: n * links].view(n, links)
             link[b, :n] = _scatter(slots, table["back"][: n * links].view(n, links), M)
@@ -107,9 +107,9 @@ def _pages(slots: SparseSlots, layout: Layout) -> Pages:
             found["ahead_slots"], found["ahead"] = _strongest(link.mT, links)
         for name, rows in found.items():
             pages.tables[name][b, : rows.numel()] = rows.reshape(-1).numpy()
-        pages.counts[b, 0], pages.counts[b, 3] = n, int(slots.clock[b])
-        pages.relink(b)
+        pages.counts[b, EXISTING], pages.counts[b, CLOCK] = n, int(slots.clock[b])
     pages.grow(0)
+    pages.relink()
     return pages
 
 

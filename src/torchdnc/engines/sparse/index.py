@@ -2,7 +2,7 @@
 
 The words are kept once more as 4-bit codes of pairs of numbers (product quantisation; faiss), which are gone through in
 a fraction of the time that the words take. Slots that changed since the codes were made are always compared; when they
-are many, all codes are made anew, a second for a million.
+are many, all codes are made anew.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import importlib.util
 from typing import Any, Final
 
 import numpy as np
+
+from torchdnc.ops.content import COSINE_EPSILON
 
 Array = np.ndarray[Any, Any]
 
@@ -80,15 +82,16 @@ class Index:
 def _codes(words: Array) -> Any:
     import faiss
 
-    directions = _padded(words)
-    codes = faiss.index_factory(directions.shape[1], f"PQ{directions.shape[1] // 2}x4fs", faiss.METRIC_INNER_PRODUCT)
-    step = max(1, len(directions) // TRAINED_ON)
-    codes.train(directions[::step])
-    codes.add(directions)
+    sample = _padded(words[:: max(1, len(words) // TRAINED_ON)])
+    codes = faiss.index_factory(sample.shape[1], f"PQ{sample.shape[1] // 2}x4fs", faiss.METRIC_INNER_PRODUCT)
+    codes.train(sample)
+    # In pieces: the words may be as many as memory has room for.
+    for first in range(0, len(words), TRAINED_ON):
+        codes.add(_padded(words[first : first + TRAINED_ON]))
     return codes
 
 
 def _padded(words: Array) -> Array:
     """Of length 1, in float32, with an even number of numbers."""
-    lengths = np.sqrt(np.square(words).sum(-1, keepdims=True) + 1e-6)
+    lengths = np.sqrt(np.square(words).sum(-1, keepdims=True) + COSINE_EPSILON)
     return np.pad(words / lengths, ((0, 0), (0, words.shape[1] % 2))).astype(np.float32)

@@ -9,7 +9,7 @@ older one and that same journal (Baker 1978 calls it rerooting). A journal is fo
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import numpy as np
@@ -17,14 +17,15 @@ import torch
 from torch import Tensor
 
 from torchdnc.engines.sparse.index import Index
+from torchdnc.ops.content import COSINE_EPSILON
 
 if TYPE_CHECKING:
     from torchdnc.engines.sparse.store import Store
 
 Array = np.ndarray[Any, Any]
 
-COUNTS: Final = ("existing", "oldest", "newest", "clock")
-"""What `Rows.counts` holds."""
+EXISTING, OLDEST, NEWEST, CLOCK = range(4)
+"""Places in `Rows.counts`: slots that exist, the oldest and the newest of them, steps so far."""
 KINDS: Final = {torch.float32: np.float32, torch.float64: np.float64}
 """The dtypes that a sparse memory may have, and what NumPy calls them."""
 
@@ -77,29 +78,36 @@ class Pages:
         self._reached = 0
         self.index = Index(layout.batch_size, layout.word_size) if layout.approximate else None
         self.tables = store.tables() if store else layout.tables(rows)
-        self.counts = np.zeros((layout.batch_size, len(COUNTS)), np.int32)
-        self.counts[:, 1:3] = -1
-        self.older, self.newer, self.places = (np.zeros((layout.batch_size, rows), np.int32) for _ in range(3))
+        self.counts = np.zeros((layout.batch_size, 4), np.int32)
+        self.counts[:, [OLDEST, NEWEST]] = -1
+        self.older, self.newer, self.places = self._orders(rows)
+        self._exchange: tuple[Version, Version, Journal, Journal] | None = None
+        self._ordered = True
 
     @property
     def existing(self) -> Array:
         """How many slots exist, [B]."""
-        return self.counts[:, 0]
+        return self.counts[:, EXISTING]
 
     def grow(self, steps: int) -> None:
         """Room for the slots that so many steps may take; growing again and again costs no more than once."""
         # Rows that no slot has now may be those of another version.
-        before, self._reached = self._reached, max(self._reached, self._after(steps))
-        if self._reached <= self.rows:
-            return
-        longer = Pages(self.layout, min(self.layout.memory_size, max(self._reached, 2 * self.rows)))
-        for name, table in self.tables.items():
-            size = before * (table.shape[1] // self.rows)
-            longer.tables[name][:, :size] = table[:, :size]
-        for name in ("older", "newer", "places"):
-            getattr(longer, name)[:, :before] = getattr(self, name)[:, :before]
-            setattr(self, name, getattr(longer, name))
-        self.rows, self.tables = longer.rows, longer.tables
+        before, reached = self._reached, max(self._reached, self._after(steps))
+        if reached > self.rows:
+            rows = min(self.layout.memory_size, max(reached, 2 * self.rows))
+            tables, order = self.layout.tables(rows), self._orders(rows)
+            for name, (width, _) in self.layout.widths().items():
+                tables[name][:, : before * width] = self.tables[name][:, : before * width]
+            for longer, old in zip(order, (self.older, self.newer, self.places), strict=True):
+                longer[:, :before] = old[:, :before]
+            # Whatever fails above leaves all as it was; tables with more rows than they are said to have do no harm.
+            self.tables, (self.older, self.newer, self.places), self.rows = tables, order, rows
+        self._reached = reached
+
+    def _orders(self, rows: int) -> tuple[Array, Array, Array]:
+        """Room for `older`, `newer` and `places`."""
+        older, newer, places = (np.zeros((self.layout.batch_size, rows), np.int32) for _ in range(3))
+        return older, newer, places
 
     def _after(self, steps: int) -> int:
         """Slots that may exist after so many steps."""
@@ -113,6 +121,9 @@ class Pages:
         for name, table in pages.tables.items():
             table[:] = self.tables[name][chosen, : table.shape[1]]
         pages.older[:], pages.newer[:] = self.older[chosen, :rows], self.newer[chosen, :rows]
+        if layout.dtype != self.layout.dtype:
+            words = pages.tables["content"].reshape(layout.batch_size, rows, layout.word_size)
+            pages.tables["lengths"][:] = np.sqrt(np.square(words).sum(-1) + COSINE_EPSILON)
         return pages
 
     def journal(self, most: int) -> Journal:
@@ -128,32 +139,52 @@ class Pages:
             if who is not None:
                 who.note(journal.slots, journal.held)
 
-    def swap(self, journal: Journal) -> None:
-        """Rows and journal change places."""
+    def exchange(self, newer: Version, older: Version, journal: Journal) -> None:
+        """The rows become those of the older version, which the journal has; the newer one gets a journal of them."""
+        now = journal._replace(tables=self.layout.tables(journal.slots.shape[1], np.empty), counts=self.counts.copy())
+        for rows, noted, slots in self._each(now):
+            noted[:] = rows[slots]
+        # From here on all can be done once more: what is interrupted now is ended by whoever comes next.
+        self._exchange = newer, older, journal, now
+        self.settle()
+
+    def settle(self) -> None:
+        """Ends an exchange that was interrupted."""
+        if self._exchange is None:
+            return
+        newer, older, journal, now = self._exchange
+        self._ordered = False
         self.note(journal)
+        for rows, noted, slots in self._each(journal):
+            rows[slots] = noted
+        self.counts[:] = journal.counts
+        newer.follow(older, now)
+        older.follow(None, None)
+        self._exchange = None
+
+    def _each(self, journal: Journal) -> Iterator[tuple[Array, Array, Array]]:
+        """For every row of the batch and every table: its rows, those that the journal has of them, their numbers."""
         for b, count in enumerate(journal.held):
             slots = journal.slots[b, :count]
-            for name, table in self.tables.items():
-                width = table.shape[1] // self.rows
-                rows = table[b].reshape(self.rows, width)
-                noted = journal.tables[name][b, : count * width].reshape(count, width)
-                now = rows[slots]
-                rows[slots] = noted
-                noted[:] = now
-        now = self.counts.copy()
-        self.counts[:] = journal.counts
-        journal.counts[:] = now
-        for b in range(self.layout.batch_size):
-            self.relink(b)
+            for name, (width, _) in self.layout.widths().items():
+                rows = self.tables[name][b, : self.rows * width].reshape(self.rows, width)
+                yield rows, journal.tables[name][b, : count * width].reshape(count, width), slots
 
-    def relink(self, b: int) -> None:
+    def relink(self) -> None:
         """The order of access, from when each slot was."""
-        count = self.counts[b, 0]
-        order = np.argsort(self.tables["accessed"][b, :count], kind="stable")
-        self.older[b, order[1:]], self.newer[b, order[:-1]] = order[:-1], order[1:]
-        if count:
-            self.older[b, order[0]], self.newer[b, order[-1]] = -1, -1
-        self.counts[b, 1:3] = (order[0], order[-1]) if count else (-1, -1)
+        for b, count in enumerate(self.existing.tolist()):
+            order = np.argsort(self.tables["accessed"][b, :count], kind="stable")
+            self.older[b, order[1:]], self.newer[b, order[:-1]] = order[:-1], order[1:]
+            if count:
+                self.older[b, order[0]], self.newer[b, order[-1]] = -1, -1
+            self.counts[b, [OLDEST, NEWEST]] = (order[0], order[-1]) if count else (-1, -1)
+        self._ordered = True
+
+    def ordered(self) -> Pages:
+        """These, with the order of access."""
+        if not self._ordered:
+            self.relink()
+        return self
 
 
 class Version:
@@ -178,18 +209,13 @@ class Version:
         newer = Version(self.layout, pages)
         pages.note(journal)
         if self.pages is not None:
-            self._newer, self._journal = newer, journal
+            self.follow(newer, journal)
         return newer
 
     @property
     def is_stored(self) -> bool:
         """Whether it is in a directory, not in RAM."""
         return self.pages is not None and self.pages.store is not None
-
-    @property
-    def is_indexed(self) -> bool:
-        """Whether look-ups are approximate."""
-        return self.layout.approximate
 
     @property
     def needs_flush(self) -> bool:
@@ -204,21 +230,20 @@ class Version:
 
     def read(self) -> Pages | None:
         """The pages, as this version has them, to be read at once, by who holds their lock; None: no slot exists."""
-        if self.pages is not None:
-            self._reroot()
-        return self.pages
-
-    def _reroot(self) -> None:
+        if self.pages is None:
+            return None
+        self.pages.settle()
         path = [self]
         while path[-1]._newer is not None:
             path.append(path[-1]._newer)
         for newer, older in zip(reversed(path), path[-2::-1], strict=False):
-            journal, pages = older._journal, self.pages
-            assert journal is not None
-            assert pages is not None
-            pages.swap(journal)
-            newer._newer, newer._journal = older, journal
-            older._newer = older._journal = None
+            assert older._journal is not None
+            self.pages.exchange(newer, older, older._journal)
+        return self.pages.ordered()
+
+    def follow(self, newer: Version | None, journal: Journal | None) -> None:
+        """This is the version before a newer one, of which the journal says what differs; None: it is the newest."""
+        self._newer, self._journal = newer, journal
 
     def copy(self, rows: Tensor | None = None, dtype: torch.dtype | None = None) -> Version:
         """The same memory, or chosen rows of the batch of it, in pages of its own.

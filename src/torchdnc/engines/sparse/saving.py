@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from torchdnc.engines.sparse.pages import Layout, Pages, Version
-from torchdnc.engines.sparse.states import SparseMemoryState, SparseState, token
+from torchdnc.engines.sparse.pages import EXISTING, Layout, Pages, Version
+from torchdnc.engines.sparse.states import SparseMemoryState, SparseState, token, with_batch
 from torchdnc.engines.sparse.store import Store, StoreError, read_tensors, write_tensors
 from torchdnc.types import UNUSED, LSTMState
 
@@ -40,25 +40,30 @@ def load_state(path: str | Path) -> SparseState:
         words = tensors["read_words"]
         sizes["approximate"] = bool(sizes["approximate"])
         layout = Layout(batch_size=len(words), dtype=words.dtype, **sizes)
-        pages = Pages(layout, max(1, int(tensors["counts"][:, 0].max())) if len(words) else 1)
+        most = max([1, *tensors["counts"][:, EXISTING].tolist()])
+        if most > layout.memory_size:
+            raise ValueError(f"counts must be at most memory_size, {layout.memory_size}, got {most}")
+        pages = Pages(layout, most)
         for name, table in pages.tables.items():
             rows = tensors.pop(f"rows.{name}").numpy()
+            if rows.dtype != table.dtype or rows.shape not in (table.shape, (len(words), 0)):
+                raise ValueError(f"rows.{name} must be {table.dtype} of shape {table.shape}")
             table[:, : rows.shape[1]] = rows
         return _state(tensors, layout, pages)
-    except (KeyError, IndexError, ValueError, TypeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError, RuntimeError) as error:
         raise StoreError(f"{path} does not hold a whole state of a sparse memory: {error!r}") from None
 
 
 def create_stored(folder: str | Path, state: SparseState) -> SparseState:
     """A state without words, whose memory is from now on in a new directory."""
     layout = state.memory.version.layout
-    store = Store.create(Path(folder), layout, _small(state, Pages(layout, 1)))
+    store = Store.create(Path(folder).absolute(), layout, _small(state, Pages(layout, 1)))
     return _stored(store)
 
 
 def open_stored(folder: str | Path) -> SparseState:
     """The state that a directory holds."""
-    return _stored(Store.open(Path(folder)))
+    return _stored(Store.open(Path(folder).absolute()))
 
 
 def flush_state(state: SparseState) -> None:
@@ -88,7 +93,7 @@ def _small(state: SparseState, pages: Pages) -> dict[str, Tensor]:
         raise TypeError(f"only states of controllers that come with torchdnc can be saved, got {kind}")
     batched = state.read_words.dim() == 3
     if not batched:
-        state = pytree.tree_map(lambda leaf: leaf.unsqueeze(0), state)
+        state = with_batch(state)
     memory = state.memory
     small = {
         "batched": torch.tensor(batched),
@@ -111,14 +116,16 @@ def _state(tensors: dict[str, Tensor], layout: Layout, pages: Pages) -> SparseSt
     if np.any(pages.existing < 0) or np.any(pages.existing > pages.rows):
         raise ValueError(f"counts must be from 0 to {pages.rows}")
     most = int(pages.existing.max(initial=0))
+    for name in ("read_weights", "precedence") if layout.link_width else ("read_weights",):
+        if tensors[name].dtype != layout.dtype:
+            raise ValueError(f"{name} must be {layout.dtype}, got {tensors[name].dtype}")
     for name in ("read_slots", "precedence_slots") if layout.link_width else ("read_slots",):
         _check_slots(name, tensors[name].numpy(), most)
     if pages.store is None and layout.link_width:
         for name in ("back_slots", "ahead_slots"):
             _check_slots(name, pages.tables[name][:, : most * layout.link_width], most)
     pages.grow(0)
-    for b in range(layout.batch_size):
-        pages.relink(b)
+    pages.relink()
     layers = range(sum(name.startswith("hidden.") for name in tensors))
     hidden, cells = (tuple(tensors[f"{part}.{layer}"] for layer in layers) for part in ("hidden", "cell"))
     controller: Any = LSTMState(hidden, cells) if layers else ()

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from torchdnc.engines.sparse.pages import Layout, Version
+from torchdnc.engines.sparse.pages import KINDS, Layout, Version
 from torchdnc.types import UNUSED, HeadWords, Rows, Unused
 
 S = TypeVar("S")
@@ -40,6 +40,8 @@ class SparseMemoryState:
 
     def to(self, dtype: torch.dtype) -> SparseMemoryState:
         """A copy in another dtype, cut from the graph."""
+        if dtype not in KINDS:
+            raise ValueError(f"dtype must be torch.float32 or torch.float64, got {dtype}")
         convert = lambda leaf: leaf.detach().to(dtype) if leaf.is_floating_point() else leaf  # noqa: E731
         return self._copied(convert, self.version.copy(dtype=dtype))
 
@@ -103,9 +105,9 @@ class SparseState(NamedTuple):
 
     def to(self, dtype: torch.dtype) -> SparseState:
         """A copy in another dtype, cut from the graph."""
-        convert = lambda leaf: leaf.detach().to(dtype)  # noqa: E731
-        controller = pytree.tree_map(convert, self.controller)
-        return SparseState(controller, self.memory.to(dtype), convert(self.read_words))
+        memory = self.memory.to(dtype)
+        convert = lambda leaf: leaf.detach().to(dtype) if leaf.is_floating_point() else leaf  # noqa: E731
+        return SparseState(pytree.tree_map(convert, self.controller), memory, convert(self.read_words))
 
     def __getitem__(self, rows: Rows) -> SparseState:  # type: ignore[override]
         """A copy of the chosen rows of the batch (slice, list, mask or index tensor); its words are cut from the graph.
@@ -117,6 +119,25 @@ class SparseState(NamedTuple):
         chosen = _rows_of(rows)
         controller = pytree.tree_map(lambda leaf: leaf[chosen], self.controller)
         return SparseState(controller, self.memory[rows], self.read_words[chosen])
+
+
+def with_batch(state: SparseState) -> SparseState:
+    """The state of a batch of one from that of a single sequence."""
+    small = state._replace(memory=replace(state.memory, content=UNUSED))
+    batched = _map_leaves(small, lambda leaf: leaf.unsqueeze(0))
+    return batched._replace(memory=replace(batched.memory, content=_WithBatch.apply(state.memory.content)))
+
+
+class _WithBatch(torch.autograd.Function):
+    """`unsqueeze(0)`, whose own backward cannot be of a sparse gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, content: Tensor) -> Tensor:
+        return content.unsqueeze(0)
+
+    @staticmethod
+    def backward(ctx: Any, d_content: Tensor) -> Tensor:
+        return d_content.select(0, 0)
 
 
 def token(layout: Layout) -> Tensor:

@@ -26,6 +26,7 @@ from torchdnc.engines.sparse.pages import KINDS, Array, Layout
 FORMAT: Final = "torchdnc sparse memory 1"
 FLUSH_AT: Final = 16384
 """Slots that may have changed since the last flush before a call flushes by itself."""
+NUMBERS: Final = ("batch_size", "memory_size", "word_size", "link_width")
 LAYOUT, STATE, PENDING = "memory.json", "state.safetensors", "flush.safetensors"
 
 
@@ -50,7 +51,9 @@ class Store:
     def create(cls, folder: Path, layout: Layout, state: dict[str, Tensor]) -> Store:
         """An empty memory in a new directory, or in an empty one, and the rest of a state."""
         folder.mkdir(parents=True, exist_ok=True)
-        if any(folder.iterdir()):
+        # What was not finished lacks the layout, which is written last.
+        unfinished = {f"{name}.bin" for name in layout.widths()} | {STATE, f"{STATE}.part", f"{LAYOUT}.part"}
+        if any(path.name not in unfinished for path in folder.iterdir()):
             raise StoreError(
                 f"storage must be a new or an empty directory, got {folder}; `stored_state` goes on with one"
             )
@@ -157,9 +160,10 @@ def _described(path: Path) -> dict[str, Any]:
     try:
         described: dict[str, Any] = json.loads(path.read_text())
         kind = described.pop("format")
-    except (OSError, ValueError, KeyError, AttributeError):
+    except (OSError, ValueError, KeyError, AttributeError, TypeError):
         kind = None
-    if kind != FORMAT or set(described) != set(Layout._fields) or described["dtype"] not in map(_name, KINDS):
+    whole = kind == FORMAT and set(described) == set(Layout._fields) and described["dtype"] in map(_name, KINDS)
+    if not whole or any(type(described[name]) is not int for name in NUMBERS):
         raise StoreError(f"{path.parent} is not the storage of a sparse memory: {path.name} does not say so")
     return described
 

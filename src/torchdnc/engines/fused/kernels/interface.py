@@ -48,6 +48,28 @@ def normalize_backward(normal, d_xi, gain, size):
 
 
 @njit(**EXACT)
+def squash_modes(modes):
+    """The three of every head := their softmax."""
+    for r in range(modes.shape[0] // 3):
+        back, found, ahead = modes[3 * r], modes[3 * r + 1], modes[3 * r + 2]
+        top = max(back, max(found, ahead))
+        back, found, ahead = math.exp(back - top), math.exp(found - top), math.exp(ahead - top)
+        scale = 1.0 / (back + found + ahead)
+        modes[3 * r], modes[3 * r + 1], modes[3 * r + 2] = back * scale, found * scale, ahead * scale
+
+
+@njit(**EXACT)
+def unsquash_modes(modes, d_modes):
+    """d_modes: gradient of the softmax of every head -> of what it is of."""
+    for r in range(modes.shape[0] // 3):
+        mean = modes.dtype.type(0)
+        for k in range(3 * r, 3 * r + 3):
+            mean += modes[k] * d_modes[k]
+        for k in range(3 * r, 3 * r + 3):
+            d_modes[k] = modes[k] * (d_modes[k] - mean)
+
+
+@njit(**EXACT)
 def squash(xi, W, R, options):
     """Squashes every part of an interface row into its range, in place."""
     _, read_strengths, _, write_strength, erase, _, free_gates, alloc_gate, write_gate, modes = interface_parts(
@@ -60,12 +82,7 @@ def squash(xi, W, R, options):
             strengths[i] = oneplus(strengths[i])
     for gates in (erase, free_gates, alloc_gate, write_gate):
         sigmoid_in_place(gates, gates.shape[0])
-    for r in range(modes.shape[0] // 3):
-        back, found, ahead = modes[3 * r], modes[3 * r + 1], modes[3 * r + 2]
-        top = max(back, max(found, ahead))
-        back, found, ahead = math.exp(back - top), math.exp(found - top), math.exp(ahead - top)
-        scale = 1.0 / (back + found + ahead)
-        modes[3 * r], modes[3 * r + 1], modes[3 * r + 2] = back * scale, found * scale, ahead * scale
+    squash_modes(modes)
 
 
 @njit(**EXACT)
@@ -89,9 +106,4 @@ def unsquash(xi, d_xi, W, R, options):
     for gates, d_gates in ((erase, d_erase), (free_gates, d_free), (alloc_gate, d_alloc), (write_gate, d_write)):
         for i in range(gates.shape[0]):
             d_gates[i] *= gates[i] * (one - gates[i])
-    for r in range(modes.shape[0] // 3):
-        mean = xi.dtype.type(0)
-        for k in range(3 * r, 3 * r + 3):
-            mean += modes[k] * d_modes[k]
-        for k in range(3 * r, 3 * r + 3):
-            d_modes[k] = modes[k] * (d_modes[k] - mean)
+    unsquash_modes(modes, d_modes)

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,7 +16,7 @@ from torchdnc.engines.fused.kernels.sparse.arrays import SparseSizes
 from torchdnc.engines.fused.sequence import Parameters, Wanted
 from torchdnc.engines.fused.sparse.sequence import Leaves, backward, forward
 from torchdnc.engines.fused.sparse.tape import Tapes
-from torchdnc.engines.fused.whole import parameters_of
+from torchdnc.engines.fused.whole import parameters_of, without_padding
 from torchdnc.engines.sparse.states import SparseState
 from torchdnc.types import LSTMState
 
@@ -40,11 +39,7 @@ def run(
     reset: Tensor | None = None,
 ) -> tuple[Tensor, SparseState]:
     """The whole sequence; see `engines.sparse.reference.run` for the arguments."""
-    T, B, _ = inputs.shape
-    alive = np.ones((T, B), np.bool_) if lengths is None else np.arange(T)[:, None] < lengths.numpy()
-    fresh = np.zeros_like(alive) if reset is None else alive & reset.numpy()
-    if lengths is not None:
-        inputs = inputs.masked_fill(~torch.from_numpy(alive).unsqueeze(-1), 0)
+    inputs, alive, fresh = without_padding(inputs, lengths, reset)
     parameters, epsilon = parameters_of(network, None)
     sizes = _sizes(network, inputs, state, parameters)
     ends: list[SparseState] = []

@@ -81,11 +81,8 @@ def forward(
     """
     tapes = room_to_keep(sizes, inputs)
     tape = tape_of(sizes, tapes, alive, fresh)
-    begin_controller(sizes, start, tape)
+    begin_controller(sizes, parameters, start, inputs, tape)
     tape.read_weights[0] = array(start.memory.read_weights.flatten(1))
-    flat = inputs.reshape(sizes.T * sizes.B, sizes.I)
-    for gates, weight, bias in zip(tape.gates, parameters.weights, parameters.biases, strict=True):
-        torch.addmm(bias, flat, weight[:, : sizes.I].t(), out=torch.from_numpy(gates).flatten(0, 1))
     features = inputs.new_empty(sizes.T, sizes.B, sizes.layers * sizes.H + sizes.R * sizes.W)
     slots = array(start.memory.read_slots.flatten(1)).copy()
     threads, version = _team(sizes, parameters), start.memory.version

@@ -12,7 +12,7 @@ from torchdnc.engines.fused.kernels.arrays import Array, Team
 from torchdnc.engines.fused.kernels.sparse.arrays import Journal as NotedRows
 from torchdnc.engines.fused.kernels.sparse.arrays import Rows, SparseScratch, SparseSizes, SparseTape
 from torchdnc.engines.fused.kernels.sparse.layout import numbers_size, slots_size
-from torchdnc.engines.fused.sequence import array, cut, rooms, starts
+from torchdnc.engines.fused.sequence import array, controller_shapes, cut, rooms, starts
 from torchdnc.engines.sparse.index import PROPOSED, STALE
 from torchdnc.engines.sparse.pages import Journal, Pages
 from torchdnc.engines.sparse.states import SparseMemoryState
@@ -37,18 +37,9 @@ def noted_rows(journal: Journal) -> NotedRows:
 
 def _number_shapes(sizes: SparseSizes) -> dict[str, tuple[int, ...]]:
     """Of the tape's numbers, by name."""
-    T, B, H, W, layers = sizes.T, sizes.B, sizes.H, sizes.W, sizes.layers
-    RK, links = sizes.R * sizes.K, sizes.links > 0
-    places, steps, cells = (T + 1, T, layers * sizes.recurrent) if sizes.keep else (2, 1, layers * sizes.recurrent)
-    words = steps * sizes.keep
-    return {
-        "gates": (layers, T, B, 4 * H if sizes.recurrent else H),
-        "hidden": (layers, places, B, H),
-        "cells": (cells, places, B, H),
-        "squashed": (cells, steps, B, H),
-        "interfaces": (steps, B, sizes.X),
-        "normals": (steps * sizes.normed, B, sizes.X + 1),
-        "reads": (places, B, sizes.R * W),
+    B, RK, W, links = sizes.B, sizes.R * sizes.K, sizes.W, sizes.links > 0
+    places, steps, words = (sizes.T + 1, sizes.T, sizes.T) if sizes.keep else (2, 1, 0)
+    return controller_shapes(sizes) | {
         "read_weights": (places, B, RK),
         "read_rows": (words, B, RK * W),
         "found_weights": (steps * links, B, RK),
@@ -88,7 +79,7 @@ def scratch_of(
 ) -> SparseScratch:
     """Room to work in. memory: the one that forward begins with; slots: those that there is room for."""
     B, H, R, K, links = sizes.B, sizes.H, sizes.R, sizes.K, sizes.links
-    approximate = memory is not None and memory.version.is_indexed
+    approximate = memory is not None and memory.version.layout.approximate
     columns = R * sizes.W + H * sizes.recurrent + H * (sizes.layers > 1)
     chi, hidden, zeros, numbers = rooms(
         like,

@@ -4,14 +4,13 @@ import math
 
 from numba import njit
 
+from torchdnc.engines.fused.kernels.interface import squash_modes
 from torchdnc.engines.fused.kernels.options import EXACT
 from torchdnc.engines.fused.kernels.product import add_product
 from torchdnc.engines.fused.kernels.simd import fma, lanes, load, spread, store
 from torchdnc.engines.fused.kernels.sparse.layout import BLOCK, number_parts, slot_parts, sparse_interface_parts
 from torchdnc.engines.fused.kernels.sparse.links import find, link_written, precede, remove, unlink
 from torchdnc.engines.fused.kernels.sparse.rows import (
-    CLOCK,
-    EXISTING,
     access,
     create,
     empty,
@@ -20,7 +19,8 @@ from torchdnc.engines.fused.kernels.sparse.rows import (
     sort_slots,
     touch,
 )
-from torchdnc.engines.fused.kernels.vectors import clear, copy, dot, length, oneplus
+from torchdnc.engines.fused.kernels.vectors import clear, copy, dot, length, oneplus, sigmoid_in_place
+from torchdnc.engines.sparse.pages import CLOCK, EXISTING
 from torchdnc.ops.sparse import ACCESSED
 
 
@@ -33,34 +33,25 @@ def add_scaled(out, a, scale, size):
 
 
 @njit(**EXACT)
-def logistic(x):
-    """1 / (1 + e^−x), of a number."""
-    return 1.0 / (1.0 + math.exp(-x))
-
-
-@njit(**EXACT)
 def squash(xi, W, R, links):
     """Squashes every part of an interface row into its range, in place."""
     _, strengths, _, write_gate, again_gate, modes = sparse_interface_parts(xi, W, R, links)
-    write_gate[0], again_gate[0] = logistic(write_gate[0]), logistic(again_gate[0])
+    for gates in (write_gate, again_gate):
+        sigmoid_in_place(gates, 1)
     for r in range(R):
         strengths[r] = oneplus(strengths[r])
-    for r in range(modes.shape[0] // 3):
-        back, found, ahead = modes[3 * r], modes[3 * r + 1], modes[3 * r + 2]
-        top = max(back, max(found, ahead))
-        back, found, ahead = math.exp(back - top), math.exp(found - top), math.exp(ahead - top)
-        scale = 1.0 / (back + found + ahead)
-        modes[3 * r], modes[3 * r + 1], modes[3 * r + 2] = back * scale, found * scale, ahead * scale
+    squash_modes(modes)
 
 
 @njit(**EXACT)
 def choose_writes(slots, weights, amounts, journal, b, taken, places_prev, reads_prev, alpha, gamma, R, K):
     """w^w := α (γ w̄^r + (1 − γ) e), as slots in ascending order; how many these are."""
     one, count = weights.dtype.type(1), 0
+    share = alpha * gamma / weights.dtype.type(R)
     for k in range(R * K):
         if places_prev[k] >= 0:
             slot = journal.slots[b, places_prev[k]]
-            count = mix(amounts, slots, count, slot, alpha * gamma * reads_prev[k] / R)
+            count = mix(amounts, slots, count, slot, share * reads_prev[k])
     count = mix(amounts, slots, count, taken, alpha * (one - gamma))
     sort_slots(slots, count)
     for a in range(count):

@@ -4,6 +4,7 @@ import math
 
 from numba import njit
 
+from torchdnc.engines.fused.kernels.interface import unsquash_modes
 from torchdnc.engines.fused.kernels.options import EXACT
 from torchdnc.engines.fused.kernels.sparse.layout import number_parts, sparse_interface_parts
 from torchdnc.engines.fused.kernels.sparse.memory import add_scaled
@@ -21,12 +22,7 @@ def unsquash(xi, d_xi, W, R, links):
     for r in range(R):
         # With s = 1 + log(1 + e^x), the derivative e^x / (1 + e^x) is 1 - e^(1 - s).
         d_strengths[r] *= -math.expm1(one - strengths[r])
-    for r in range(modes.shape[0] // 3):
-        mean = xi.dtype.type(0)
-        for k in range(3 * r, 3 * r + 3):
-            mean += modes[k] * d_modes[k]
-        for k in range(3 * r, 3 * r + 3):
-            d_modes[k] = modes[k] * (d_modes[k] - mean)
+    unsquash_modes(modes, d_modes)
 
 
 @njit(**EXACT)
@@ -100,15 +96,16 @@ def write_backward(
     d_vector, d_write_gate, d_again_gate, d_prev, d_rows, taken, places_prev, reads_prev, vector, alpha, gamma, W, R, K
 ):  # fmt: skip
     """Through M_t = (1 − e) M + w^w vᵀ and w^w = α (γ w̄^r + (1 − γ) e); d_rows: of M_t on entry, of M on return."""
-    one, again = vector.dtype.type(1), vector.dtype.type(0)
+    one, again, heads = vector.dtype.type(1), vector.dtype.type(0), vector.dtype.type(R)
+    share = alpha * gamma / heads
     clear(d_vector, W)
     for k in range(R * K):
         if places_prev[k] >= 0:
             d_word = d_rows[places_prev[k] * W :]
             d_weight = dot(d_word, vector, W)
-            again += d_weight * reads_prev[k] / R
-            d_prev[k] += alpha * gamma / R * d_weight
-            add_scaled(d_vector, d_word, alpha * gamma / R * reads_prev[k], W)
+            again += d_weight * reads_prev[k] / heads
+            d_prev[k] += share * d_weight
+            add_scaled(d_vector, d_word, share * reads_prev[k], W)
     d_word = d_rows[taken * W :]
     fresh = dot(d_word, vector, W)
     add_scaled(d_vector, d_word, alpha * (one - gamma), W)

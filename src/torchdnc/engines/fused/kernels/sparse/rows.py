@@ -4,9 +4,7 @@ from numba import njit
 
 from torchdnc.engines.fused.kernels.options import EXACT
 from torchdnc.engines.fused.kernels.vectors import clear, copy
-
-# Places in `Rows.counts`.
-EXISTING, OLDEST, NEWEST, CLOCK = 0, 1, 2, 3
+from torchdnc.engines.sparse.pages import CLOCK, EXISTING, NEWEST, OLDEST
 
 
 @njit(**EXACT)

@@ -1,6 +1,7 @@
 """A whole sequence of the sparse memory, there and back; `compiled` compiles both functions.
 
-Rows of the batch never meet. Where there are fewer than threads, these share the controller, and one does the memory.
+Rows of the batch never meet. Where there are fewer than threads, these share the controller, and each row's memory is
+the work of one of them.
 """
 
 from numba import njit
@@ -36,8 +37,8 @@ def sparse_backward(team, sizes, weights, tape, scratch, d_features, carried, fo
 def _forward(thread, threads, team, sizes, weights, slots, rows, journal, tape, scratch, features, first, last):
     mine = take(thread, threads, sizes.B, team)
     flushed = flush_denormals()
-    if mine.piece == 0 and first == 0:
-        for b in range(mine.first, mine.last):
+    if first == 0:
+        for b in range(mine.first + mine.piece, mine.last, mine.pieces):
             _begin(b, sizes, slots, rows, journal, tape)
     wait(mine)
     for half in range(first, last):
@@ -45,16 +46,15 @@ def _forward(thread, threads, team, sizes, weights, slots, rows, journal, tape, 
         before, now = (t, t + 1) if sizes.keep else (t % 2, (t + 1) % 2)
         if half % 2 == 0:
             control(mine, t, before, now, sizes, weights, tape, scratch, features)
-            if mine.piece == 0:
-                for b in range(mine.first, mine.last):
-                    _prepare(b, t, sizes, weights, tape)
-        elif mine.piece == 0:
-            for b in range(mine.first, mine.last):
+            for b in range(mine.first + mine.piece, mine.last, mine.pieces):
+                _prepare(b, t, sizes, weights, tape)
+        else:
+            for b in range(mine.first + mine.piece, mine.last, mine.pieces):
                 _remember(mine.thread, b, t, before, now, sizes, rows, journal, tape, scratch)
                 copy(features[t, b, sizes.layers * sizes.H :], tape.reads[now, b], sizes.R * sizes.W)
         wait(mine)
-    if mine.piece == 0 and last == 2 * sizes.T:
-        for b in range(mine.first, mine.last):
+    if last == 2 * sizes.T:
+        for b in range(mine.first + mine.piece, mine.last, mine.pieces):
             places = tape.read_places[sizes.T if sizes.keep else sizes.T % 2, b]
             for k in range(sizes.R * sizes.K):
                 slots[b, k] = journal.slots[b, places[k]] if places[k] >= 0 else -1
@@ -66,9 +66,8 @@ def _backward(thread, threads, team, sizes, weights, tape, scratch, d_features, 
     mine = take(thread, threads, sizes.B, team)
     flushed = flush_denormals()
     for t in range(sizes.T - 1, -1, -1):
-        if mine.piece == 0:
-            for b in range(mine.first, mine.last):
-                _remember_backward(mine.thread, b, t, sizes, weights, tape, scratch, d_features, carried, found)
+        for b in range(mine.first + mine.piece, mine.last, mine.pieces):
+            _remember_backward(mine.thread, b, t, sizes, weights, tape, scratch, d_features, carried, found)
         wait(mine)
         control_backward(mine, t, sizes, weights, tape, scratch, carried, found)
         wait(mine)
