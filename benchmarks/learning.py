@@ -54,13 +54,15 @@ class Study:
         return replace(config, task=task, model=model, **self.run)
 
 
-def short(model: dict[str, Any] | None = None, task: dict[str, Any] | None = None) -> Study:
+def short(model: dict[str, Any] | None = None, task: dict[str, Any] | None = None, **options: Any) -> Study:
     """The BiADNC's recipe in so few steps that each of its parts can be taken away once."""
-    return Study("babi-biadnc", 1, model=model or {}, task=task or {}, run={"steps": 6_000, "max_minutes": None})
+    study = Study("babi-biadnc", 1, model=model or {}, task=task or {}, run={"steps": 6_000, "max_minutes": None})
+    if not options:
+        return study
+    own: Any = study.config().model
+    return replace(study, model=study.model | {"options": replace(own.options, **options)})
 
 
-BIADNC = MemoryOptions(links="none", skip_unwritten=True)
-"""The recipe's."""
 ENLARGED = {f"{slots} slots": {"memory_size": slots} for slots in (32, 64, 128, 256, 512)}
 STUDIES = {
     "copy": Study("copy-demo", 5, {"lengths 1 to 10": {}, "length 20, 32 slots": {"length": 20, "memory_size": 32}}),
@@ -83,8 +85,8 @@ STUDIES = {
     f"{babi_text.SHORT}-no-dropout": short({"bypass_dropout": 0.0}),
     f"{babi_text.SHORT}-no-thinking": short(task={"think_steps": 0}),
     f"{babi_text.SHORT}-one-way": short({"bidirectional": False}),
-    f"{babi_text.SHORT}-masking": short({"options": replace(BIADNC, masking=True)}),
-    f"{babi_text.SHORT}-deallocation": short({"options": replace(BIADNC, deallocation=True)}),
+    f"{babi_text.SHORT}-masking": short(masking=True),
+    f"{babi_text.SHORT}-deallocation": short(deallocation=True),
 }
 
 

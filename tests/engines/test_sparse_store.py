@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -147,6 +148,23 @@ def test_a_flush_that_was_cut_off_is_finished(tmp_path, monkeypatch):
     assert_same(model.stored_state(), after)
     assert not (folder / PENDING).exists()
     assert any(not torch.equal(one, other) for one, other in zip(before, after, strict=False))
+
+
+@torch.no_grad()
+def test_there_may_be_more_slots_than_there_is_ram_for(tmp_path):
+    """The files have room for them, of which the disk holds what was written."""
+    ram = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    slots = int(1.2 * ram) // (32 * 4)
+    model = make(memory_size=slots, word_size=32, dtype=torch.float32, storage=tmp_path / "memory")
+    small = make(memory_size=100, word_size=32, dtype=torch.float32)
+    inputs = drawn(20, 1, I, dtype=torch.float32)
+    outputs, state = model(inputs, model.initial_state(1))
+    state.flush()
+    assert (tmp_path / "memory" / "content.bin").stat().st_size > ram
+    del state
+    expected, other = small(inputs)
+    assert_close(outputs, expected, 1e-6)
+    assert_close(model(inputs, model.stored_state())[0], small(inputs, other)[0], 1e-5)
 
 
 @torch.no_grad()

@@ -10,7 +10,8 @@ from torchdnc.tasks import Task
 class Curriculum:
     """A setting of the task that is multiplied whenever the goal is met; the run is solved when it is met at the most.
 
-    Rae et al. 2016, section 4.3, double the largest number of items.
+    Rae et al. 2016, section 4.3, double the largest number of items. Tests of a saved run are of the first lesson, or
+    of the length that they are given.
     """
 
     setting: str

@@ -11,6 +11,7 @@ import fcntl
 import json
 import mmap
 import os
+import sys
 import weakref
 from pathlib import Path
 from typing import Any, Final
@@ -26,6 +27,8 @@ from torchdnc.engines.sparse.pages import KINDS, Array, Layout
 FORMAT: Final = "torchdnc sparse memory 1"
 FLUSH_AT: Final = 16384
 """Slots that may have changed since the last flush before a call flushes by itself."""
+# Most of a mapped file is never changed: room for all of it is not to be set aside. Not every Python names the flag.
+NORESERVE: Final[int] = getattr(mmap, "MAP_NORESERVE", 0x4000 if sys.platform == "linux" else 0)
 NUMBERS: Final = ("batch_size", "memory_size", "word_size", "link_width")
 LAYOUT, STATE, PENDING = "memory.json", "state.safetensors", "flush.safetensors"
 
@@ -88,16 +91,14 @@ class Store:
 
     def tables(self) -> dict[str, Array]:
         """All rows, as of the last flush; what is changed in them stays in this process."""
-        # Most of it is never changed: room for all of it is not to be set aside.
-        flags = mmap.MAP_PRIVATE | getattr(mmap, "MAP_NORESERVE", 0)
-        tables = {}
+        flags = mmap.MAP_PRIVATE | NORESERVE
+        tables = self.layout.tables(0)
         for name, (width, kind) in self.layout.widths().items():
-            shape = self.layout.batch_size, self.layout.memory_size * width
-            tables[name] = np.zeros(shape, kind)
-            if width:
+            # A file of no bytes cannot be mapped.
+            if width and self.layout.batch_size:
                 with open(self.folder / f"{name}.bin", "rb") as file:
                     pages = mmap.mmap(file.fileno(), 0, flags, mmap.PROT_READ | mmap.PROT_WRITE)
-                tables[name] = np.frombuffer(pages, kind).reshape(shape)
+                tables[name] = np.frombuffer(pages, kind).reshape(self.layout.batch_size, -1)
         return tables
 
     def note(self, slots: Array, held: Array) -> None:
