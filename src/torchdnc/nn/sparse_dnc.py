@@ -98,16 +98,9 @@ class SparseDNC(Recurrent):
         }
         for name, size in sizes.items():
             check_size(name, size)
-        check_choice("look_up", look_up, get_args(LookUp))
-        if look_up == "approximate" and (reason := missing()):
-            raise ValueError(f'look_up must be "exact" here: {reason}')
-        self.look_up = look_up
-        if storage is not None:
-            if not isinstance(storage, str | Path):
-                raise TypeError(f"storage must be None or a directory, got {type(storage).__name__}")
-            if engine == "reference":
-                raise ValueError('storage needs engine="fused" or "auto", got "reference"')
-        self.storage = storage
+        _check_look_up(look_up)
+        _check_storage(storage, engine)
+        self.look_up, self.storage = look_up, storage
         for name, switch in {"links": links, "batch_first": batch_first, "interface_norm": interface_norm}.items():
             check_type(name, switch, bool)
         if memory_size > MOST_SLOTS:
@@ -224,3 +217,18 @@ class SparseDNC(Recurrent):
             f"read_heads={self.read_heads}, sparse_reads={self.sparse_reads}, links={self.links}, "
             f"engine={self.engine!r}"
         )
+
+
+def _check_look_up(look_up: Any) -> None:
+    check_choice("look_up", look_up, get_args(LookUp))
+    if look_up == "approximate" and (reason := missing()):
+        raise ValueError(f'look_up must be "exact" here: {reason}')
+
+
+def _check_storage(storage: Any, engine: str) -> None:
+    if storage is None:
+        return
+    if not isinstance(storage, str | Path):
+        raise TypeError(f"storage must be None or a directory, got {type(storage).__name__}")
+    if engine == "reference":
+        raise ValueError('storage needs engine="fused" or "auto", got "reference"')
