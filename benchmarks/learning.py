@@ -77,7 +77,7 @@ STUDIES = {
     "babi-1": Study("babi-1", 1),
     "babi-1-4-6": Study("babi-1-4-6", 1),
     "babi-biadnc": Study("babi-biadnc", 1),
-    "babi-dnc-norm": Study("babi-dnc-norm", 1),
+    "babi-content": Study("babi-content", 1),
     "babi-lstm": Study("babi-lstm", 1),
     # What each part of the BiADNC is worth, one change at a time; masks and wiping it lacks, and there they are added.
     babi_text.SHORT: short(),

@@ -199,6 +199,18 @@ def check_controller_state(name: str, state: Any, controller: Any, batch: tuple[
             raise ValueError(f"{name} must have {batch[0]} rows, got shape {list(leaf.shape)}")
 
 
+@torch.no_grad()
+def enlarge_inputs(controller: Any, input_size: int, gain: float) -> None:
+    """Multiplies the first weights of the input's first features in every layer.
+
+    One number of a one-hot input is alone: PyTorch's weights, made for inputs of which all numbers count, would let it
+    move a gate by some hundredths.
+    """
+    if gain != 1:
+        for layer in controller.layers:
+            layer.weight[:, :input_size].mul_(gain)
+
+
 def check_lstm_state(name: str, state: Any, controller: LSTMController, batch: tuple[int, ...]) -> None:
     """Raises unless `state` is a state of this controller, for `batch` rows ((): a single sequence)."""
     check_type(name, state, LSTMState)

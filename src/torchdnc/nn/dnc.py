@@ -10,9 +10,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from torchdnc.checks import check_bound, check_dtype, check_like, check_shape, check_share, check_size, check_type
+from torchdnc.checks import (
+    check_bound,
+    check_dtype,
+    check_like,
+    check_number,
+    check_shape,
+    check_share,
+    check_size,
+    check_type,
+)
 from torchdnc.engines import check_engine, reference, select
-from torchdnc.nn.controllers import check_controller_state, make_controller
+from torchdnc.nn.controllers import check_controller_state, enlarge_inputs, make_controller
 from torchdnc.nn.interface import enlarge, make_interface
 from torchdnc.nn.lookahead import BackwardLSTM
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output, without_batch
@@ -49,6 +58,8 @@ class DNC(Recurrent):
             call is read from its own end; there are no single steps. The controller must be "lstm".
         bypass_dropout: while training, the share of the controller's h that outputs do not see, so that they learn to
             rely on what is read (Franke et al. 2018); the memory sees all of it.
+        input_gain: factor of the controller's first weights for the input x (not for the words read); some tens where
+            an input is one-hot.
         activation_gradient_clip: bound on the gradient of the controller's activations (the paper: 10), not of those
             of a second LSTM; None for none.
         device, dtype: of the parameters.
@@ -74,6 +85,7 @@ class DNC(Recurrent):
         interface_norm: bool = False,
         bidirectional: bool = False,
         bypass_dropout: float = 0.0,
+        input_gain: float = 1.0,
         activation_gradient_clip: float | None = None,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
@@ -99,13 +111,16 @@ class DNC(Recurrent):
         check_dtype("dtype", dtype)
         check_bound("activation_gradient_clip", activation_gradient_clip)
         check_share("bypass_dropout", bypass_dropout)
-        self.bypass_dropout = bypass_dropout
+        check_number("input_gain", input_gain, above=0)
+        self.bypass_dropout, self.input_gain = bypass_dropout, input_gain
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.memory_size, self.word_size, self.read_heads = memory_size, word_size, read_heads
         self.batch_first, self.engine, self.options = batch_first, check_engine(engine), options
 
         if bidirectional and controller != "lstm":
             raise ValueError(f'controller must be "lstm" where bidirectional is True, got {controller!r}')
+        if input_gain != 1 and not isinstance(controller, str):
+            raise ValueError(f"input_gain must be 1 with one's own controller, got {input_gain}")
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         self.controller: Any = make_controller(
             controller, input_size + read_heads * word_size, hidden_size, num_layers, activation_gradient_clip, **where
@@ -116,12 +131,16 @@ class DNC(Recurrent):
         self.interface_size = interface_size(word_size, read_heads, options)
         self.interface: Any = make_interface(features, self.interface_size, interface_norm, **where)
         self.output = linear_output(features + read_heads * word_size, output_size, device=device, dtype=dtype)
-        enlarge(self.interface)
+        self._enlarge()
 
     def reset_parameters(self) -> None:
         """Draws every parameter anew, from the distribution it was made with."""
         super().reset_parameters()
+        self._enlarge()
+
+    def _enlarge(self) -> None:
         enlarge(self.interface)
+        enlarge_inputs(self.controller, self.input_size, self.input_gain)
 
     def resize(self, state: DNCState, memory_size: int) -> DNCState:
         """The state with another number of slots; the model then runs with that many.

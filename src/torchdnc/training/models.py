@@ -62,6 +62,8 @@ class DNCModel(Model):
     """A second LSTM reads the input from its end, as in BiADNC."""
     bypass_dropout: float = 0.0
     """While training, the share of the controller's activations that outputs do not see; 0.1 in ADNC."""
+    input_gain: float = 1.0
+    """Factor of the controller's first weights for the input; some tens where an input is one-hot, as in bAbI."""
 
     def build(self, spec: Spec) -> nn.Module:
         return DNC(
@@ -79,6 +81,7 @@ class DNCModel(Model):
             interface_norm=self.interface_norm,
             bidirectional=self.bidirectional,
             bypass_dropout=self.bypass_dropout,
+            input_gain=self.input_gain,
         )
 
 

@@ -14,8 +14,8 @@ from torchdnc.tasks.base import Batch, random_stream
 
 BLANK = -1
 """In place of a word, at steps to think."""
-# Batches whose stories are sorted by length together: enough to pad little, few enough to mix an epoch well.
-BATCHES_PER_BUCKET = 16
+# Batches whose stories are sorted by length together: enough to pad little, few enough that each has many tasks in it.
+BATCHES_PER_BUCKET = 4
 
 
 @dataclass(frozen=True, eq=False)
