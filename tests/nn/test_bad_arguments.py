@@ -52,6 +52,12 @@ def bad_controllers():
     )
     clip = "activation_gradient_clip must be None with one's own controller"
     yield {"controller": own, "activation_gradient_clip": 10.0}, ValueError, clip
+    yield {"controller": own, "input_gain": 2.0}, ValueError, "input_gain must be 1 with one's own controller"
+
+
+def bad_gains():
+    yield {"input_gain": 0.0}, ValueError, "input_gain must be a finite number above 0"
+    yield {"input_gain": "2"}, TypeError, "input_gain must be a number, got '2'"
 
 
 def bad_engines_and_options():
@@ -70,7 +76,7 @@ def make_skipping():
 
 SIZES = ["input_size", "hidden_size", "output_size", "num_layers"]
 MEMORY_SIZES = ["memory_size", "word_size", "read_heads"]
-BAD_OPTIONS = [*(case for name in SIZES for case in bad_sizes(name)), *bad_clips(), *bad_dtypes()]
+BAD_OPTIONS = [*(case for name in SIZES for case in bad_sizes(name)), *bad_clips(), *bad_gains(), *bad_dtypes()]
 BAD_MEMORY_OPTIONS = [
     *(case for name in MEMORY_SIZES for case in bad_sizes(name)),
     *bad_controllers(),

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from torchdnc.checks import check_like, check_shape, check_type
+from torchdnc.checks import check_like, check_number, check_shape, check_type
 from torchdnc.types import LSTMState
 
 
@@ -197,6 +197,13 @@ def check_controller_state(name: str, state: Any, controller: Any, batch: tuple[
         check_type(f"each leaf of {name}", leaf, Tensor)
         if leaf.shape[: len(batch)] != batch:
             raise ValueError(f"{name} must have {batch[0]} rows, got shape {list(leaf.shape)}")
+
+
+def check_input_gain(gain: float, controller: Any) -> None:
+    """Raises unless it can be a factor of this controller's first weights."""
+    check_number("input_gain", gain, above=0)
+    if gain != 1 and not isinstance(controller, str):
+        raise ValueError(f"input_gain must be 1 with one's own controller, which draws its weights itself, got {gain}")
 
 
 @torch.no_grad()

@@ -14,14 +14,13 @@ from torchdnc.checks import (
     check_bound,
     check_dtype,
     check_like,
-    check_number,
     check_shape,
     check_share,
     check_size,
     check_type,
 )
 from torchdnc.engines import check_engine, reference, select
-from torchdnc.nn.controllers import check_controller_state, enlarge_inputs, make_controller
+from torchdnc.nn.controllers import check_controller_state, check_input_gain, enlarge_inputs, make_controller
 from torchdnc.nn.interface import enlarge, make_interface
 from torchdnc.nn.lookahead import BackwardLSTM
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output, without_batch
@@ -111,7 +110,7 @@ class DNC(Recurrent):
         check_dtype("dtype", dtype)
         check_bound("activation_gradient_clip", activation_gradient_clip)
         check_share("bypass_dropout", bypass_dropout)
-        check_number("input_gain", input_gain, above=0)
+        check_input_gain(input_gain, controller)
         self.bypass_dropout, self.input_gain = bypass_dropout, input_gain
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.memory_size, self.word_size, self.read_heads = memory_size, word_size, read_heads
@@ -119,8 +118,6 @@ class DNC(Recurrent):
 
         if bidirectional and controller != "lstm":
             raise ValueError(f'controller must be "lstm" where bidirectional is True, got {controller!r}')
-        if input_gain != 1 and not isinstance(controller, str):
-            raise ValueError(f"input_gain must be 1 with one's own controller, got {input_gain}")
         where: dict[str, Any] = {"device": device, "dtype": dtype}
         self.controller: Any = make_controller(
             controller, input_size + read_heads * word_size, hidden_size, num_layers, activation_gradient_clip, **where

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchdnc.checks import check_bound, check_dtype, check_size, check_type
+from torchdnc.checks import check_bound, check_dtype, check_number, check_size, check_type
 from torchdnc.engines import unroll
-from torchdnc.nn.controllers import LSTMController, check_lstm_state
+from torchdnc.nn.controllers import LSTMController, check_lstm_state, enlarge_inputs
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
 from torchdnc.types import LSTMState
 
@@ -74,6 +74,7 @@ class LSTM(Deep):
         num_layers: layers.
         batch_first: inputs and outputs are [B, T, ·] instead of [T, B, ·].
         activation_gradient_clip: bound on the gradient of every h_t (the paper: 10); None for none.
+        input_gain: factor of the first weights for the input x, as in `DNC`.
         device, dtype: of the parameters.
     Raises:
         ValueError, TypeError: an argument is out of range.
@@ -89,9 +90,11 @@ class LSTM(Deep):
         num_layers: int = 1,
         batch_first: bool = False,
         activation_gradient_clip: float | None = None,
+        input_gain: float = 1.0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
+        check_number("input_gain", input_gain, above=0)
         super().__init__(
             input_size,
             hidden_size,
@@ -103,3 +106,10 @@ class LSTM(Deep):
             device,
             dtype,
         )
+        self.input_gain = input_gain
+        enlarge_inputs(self.controller, input_size, input_gain)
+
+    def reset_parameters(self) -> None:
+        """Draws every parameter anew, from the distribution it was made with."""
+        super().reset_parameters()
+        enlarge_inputs(self.controller, self.input_size, self.input_gain)

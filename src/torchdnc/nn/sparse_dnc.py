@@ -14,7 +14,7 @@ from torchdnc.engines.sparse import select_sparse
 from torchdnc.engines.sparse.index import missing
 from torchdnc.engines.sparse.pages import KINDS, Layout
 from torchdnc.engines.sparse.states import SparseMemoryState, SparseState, empty_memory, with_batch
-from torchdnc.nn.controllers import check_controller_state, make_controller
+from torchdnc.nn.controllers import check_controller_state, check_input_gain, enlarge_inputs, make_controller
 from torchdnc.nn.interface import enlarge, make_interface
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
 from torchdnc.ops import sparse_interface_size
@@ -56,6 +56,7 @@ class SparseDNC(Recurrent):
         batch_first: inputs and outputs are [B, T, ·] instead of [T, B, ·].
         engine: "auto", or an engine by name.
         interface_norm: the interface vector is normalised, with a gain and a bias of its own (Franke et al. 2018).
+        input_gain: factor of the controller's first weights for the input x, as in `DNC`.
         activation_gradient_clip: bound on the gradient of the controller's activations; None for none.
         dtype: of the parameters, float32 or float64.
     Raises:
@@ -82,6 +83,7 @@ class SparseDNC(Recurrent):
         batch_first: bool = False,
         engine: str = "auto",
         interface_norm: bool = False,
+        input_gain: float = 1.0,
         activation_gradient_clip: float | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
@@ -107,6 +109,8 @@ class SparseDNC(Recurrent):
             raise ValueError(f"memory_size must be at most {MOST_SLOTS}, got {memory_size}")
         check_dtype("dtype", dtype)
         check_bound("activation_gradient_clip", activation_gradient_clip)
+        check_input_gain(input_gain, controller)
+        self.input_gain = input_gain
         self.input_size, self.hidden_size, self.num_layers = input_size, hidden_size, num_layers
         self.memory_size, self.word_size, self.read_heads = memory_size, word_size, read_heads
         self.sparse_reads, self.links, self.link_width = sparse_reads, links, link_width
@@ -124,12 +128,16 @@ class SparseDNC(Recurrent):
         self.interface_size = sparse_interface_size(word_size, read_heads, links)
         self.interface: Any = make_interface(self.feature_size, self.interface_size, interface_norm, dtype=dtype)
         self.output = linear_output(self.feature_size + read_heads * word_size, output_size, device=None, dtype=dtype)
-        enlarge(self.interface)
+        self._enlarge()
 
     def reset_parameters(self) -> None:
         """Draws every parameter anew, from the distribution it was made with."""
         super().reset_parameters()
+        self._enlarge()
+
+    def _enlarge(self) -> None:
         enlarge(self.interface)
+        enlarge_inputs(self.controller, self.input_size, self.input_gain)
 
     def stored_state(self) -> SparseState:
         """The state that the storage holds: that of the last flush.

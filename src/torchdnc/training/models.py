@@ -115,6 +115,8 @@ class SparseDNCModel(Model):
     """How the memory is computed; every engine gives the same numbers to rounding."""
     interface_norm: bool = False
     """Layer normalisation of the interface vector, as in ADNC."""
+    input_gain: float = 1.0
+    """Factor of the controller's first weights for the input; some tens where an input is one-hot, as in bAbI."""
 
     def build(self, spec: Spec) -> nn.Module:
         return SparseDNC(
@@ -131,6 +133,7 @@ class SparseDNCModel(Model):
             controller=self.controller,
             engine=self.engine,
             interface_norm=self.interface_norm,
+            input_gain=self.input_gain,
             activation_gradient_clip=self.activation_gradient_clip,
         )
 
@@ -188,6 +191,8 @@ class LSTMModel(Model):
     """Layers."""
     activation_gradient_clip: float | None = None
     """Largest absolute gradient at an activation; 10 in the paper (None: no limit)."""
+    input_gain: float = 1.0
+    """Factor of the first weights for the input; some tens where an input is one-hot, as in bAbI."""
 
     def build(self, spec: Spec) -> nn.Module:
         return LSTM(
@@ -196,6 +201,7 @@ class LSTMModel(Model):
             spec.output_size,
             num_layers=self.num_layers,
             activation_gradient_clip=self.activation_gradient_clip,
+            input_gain=self.input_gain,
         )
 
 
