@@ -32,10 +32,10 @@ Schmidhuber (2019). At most 1.0 is all that is known here of some tasks, and of 
 """
 CHANGED = """### One change at a time
 
-The recipe `babi-biadnc` in fewer steps, its learning rate falling over the second half of these, and the same with one
-setting changed: what each part of it is worth so early. The recipe neither masks look-ups nor wipes what is freed;
-these two are therefore added, all others taken away. *more* is the test error above that of the recipe unchanged, in
-points. From one seed each, small differences may be chance.
+The recipe `babi-content` in fewer steps, its learning rate falling over the last 60% of these, and the same with one
+setting changed: what each part of it is worth so early. What the recipe has is taken away, what it lacks is added.
+*more* is the test error above that of the recipe unchanged, in points. From one seed each, small differences may be
+chance.
 """
 PAPERS = """
 task   | LSTM       | DNC         | SDNC        | ADNC        | BiADNC     | DNC-MD

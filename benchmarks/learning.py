@@ -55,8 +55,8 @@ class Study:
 
 
 def short(model: dict[str, Any] | None = None, task: dict[str, Any] | None = None, **options: Any) -> Study:
-    """The BiADNC's recipe in so few steps that each of its parts can be taken away once."""
-    study = Study("babi-biadnc", 1, model=model or {}, task=task or {}, run={"steps": 6_000, "max_minutes": None})
+    """The recipe of look-up by content in so few steps that each of its parts can be changed once."""
+    study = Study("babi-content", 1, model=model or {}, task=task or {}, run={"steps": 10_000, "max_minutes": None})
     if not options:
         return study
     own: Any = study.config().model
@@ -79,12 +79,15 @@ STUDIES = {
     "babi-biadnc": Study("babi-biadnc", 1),
     "babi-content": Study("babi-content", 1),
     "babi-lstm": Study("babi-lstm", 1),
-    # What each part of the BiADNC is worth, one change at a time; masks and wiping it lacks, and there they are added.
+    # What each part of the recipe is worth, one change at a time: what it has is taken away, what it lacks is added.
     babi_text.SHORT: short(),
-    f"{babi_text.SHORT}-no-norm": short({"interface_norm": False}),
+    f"{babi_text.SHORT}-no-gain": short({"input_gain": 1.0}),
+    f"{babi_text.SHORT}-norm": short({"interface_norm": True}),
     f"{babi_text.SHORT}-no-dropout": short({"bypass_dropout": 0.0}),
     f"{babi_text.SHORT}-no-thinking": short(task={"think_steps": 0}),
-    f"{babi_text.SHORT}-one-way": short({"bidirectional": False}),
+    f"{babi_text.SHORT}-two-ways": short({"bidirectional": True}),
+    f"{babi_text.SHORT}-links": short(links="full"),
+    f"{babi_text.SHORT}-not-skipping": short(skip_unwritten=False),
     f"{babi_text.SHORT}-masking": short(masking=True),
     f"{babi_text.SHORT}-deallocation": short(deallocation=True),
 }

@@ -8,6 +8,7 @@ from torchdnc import DNC, LSTM, SparseDNC
 
 MODELS = {
     "dnc": lambda gain: DNC(INPUTS, HIDDEN, OUTPUTS, memory_size=SLOTS, word_size=WORD, num_layers=2, input_gain=gain),
+    "bidirectional": lambda gain: DNC(INPUTS, HIDDEN, OUTPUTS, bidirectional=True, num_layers=2, input_gain=gain),
     "feedforward": lambda gain: DNC(INPUTS, HIDDEN, OUTPUTS, controller="feedforward", input_gain=gain),
     "sparse": lambda gain: SparseDNC(INPUTS, HIDDEN, OUTPUTS, word_size=WORD, input_gain=gain),
     "lstm": lambda gain: LSTM(INPUTS, HIDDEN, OUTPUTS, num_layers=2, input_gain=gain),
@@ -30,6 +31,6 @@ def test_only_the_inputs_weights_are_larger(make):
     for larger in drawn(make, 7.0):
         for name, value in larger.items():
             expected = plain[name].clone()
-            if name.startswith("controller.layers") and name.endswith("weight"):
+            if name.startswith(("controller.layers", "backward_lstm")) and name.endswith(("weight", "weight_ih_l0")):
                 expected[:, :INPUTS] *= 7
             torch.testing.assert_close(value.detach(), expected, rtol=1e-6, atol=0)

@@ -215,7 +215,8 @@ def enlarge_inputs(controller: Any, input_size: int, gain: float) -> None:
     """
     if gain != 1:
         for layer in controller.layers:
-            layer.weight[:, :input_size].mul_(gain)
+            weight: Any = layer.weight_ih_l0 if isinstance(layer, nn.LSTM) else layer.weight
+            weight[:, :input_size].mul_(gain)
 
 
 def check_lstm_state(name: str, state: Any, controller: LSTMController, batch: tuple[int, ...]) -> None:

@@ -57,8 +57,8 @@ class DNC(Recurrent):
             call is read from its own end; there are no single steps. The controller must be "lstm".
         bypass_dropout: while training, the share of the controller's h that outputs do not see, so that they learn to
             rely on what is read (Franke et al. 2018); the memory sees all of it.
-        input_gain: factor of the controller's first weights for the input x (not for the words read); some tens where
-            an input is one-hot.
+        input_gain: factor of the first weights for the input x (not for the words read) of the controller and of the
+            second LSTM; some tens where an input is one-hot.
         activation_gradient_clip: bound on the gradient of the controller's activations (the paper: 10), not of those
             of a second LSTM; None for none.
         device, dtype: of the parameters.
@@ -138,6 +138,8 @@ class DNC(Recurrent):
     def _enlarge(self) -> None:
         enlarge(self.interface)
         enlarge_inputs(self.controller, self.input_size, self.input_gain)
+        if self.backward_lstm is not None:
+            enlarge_inputs(self.backward_lstm, self.input_size, self.input_gain)
 
     def resize(self, state: DNCState, memory_size: int) -> DNCState:
         """The state with another number of slots; the model then runs with that many.
