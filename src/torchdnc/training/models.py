@@ -63,7 +63,7 @@ class DNCModel(Model):
     bypass_dropout: float = 0.0
     """While training, the share of the controller's activations that outputs do not see; 0.1 in ADNC."""
     input_gain: float = 1.0
-    """Factor of the controller's first weights for the input; some tens where an input is one-hot, as in bAbI."""
+    """Factor of the first weights for the input; 60 in the recipes of bAbI, whose inputs are one-hot."""
 
     def build(self, spec: Spec) -> nn.Module:
         return DNC(
@@ -116,7 +116,7 @@ class SparseDNCModel(Model):
     interface_norm: bool = False
     """Layer normalisation of the interface vector, as in ADNC."""
     input_gain: float = 1.0
-    """Factor of the controller's first weights for the input; some tens where an input is one-hot, as in bAbI."""
+    """Factor of the first weights for the input; 60 in the recipes of bAbI, whose inputs are one-hot."""
 
     def build(self, spec: Spec) -> nn.Module:
         return SparseDNC(
@@ -192,7 +192,7 @@ class LSTMModel(Model):
     activation_gradient_clip: float | None = None
     """Largest absolute gradient at an activation; 10 in the paper (None: no limit)."""
     input_gain: float = 1.0
-    """Factor of the first weights for the input; some tens where an input is one-hot, as in bAbI."""
+    """Factor of the first weights for the input; 60 in the recipes of bAbI, whose inputs are one-hot."""
 
     def build(self, spec: Spec) -> nn.Module:
         return LSTM(

@@ -14,7 +14,7 @@ from torchdnc.tasks.base import Batch, random_stream
 
 BLANK = -1
 """In place of a word, at steps to think."""
-# Batches whose stories are sorted by length together: enough to pad little, few enough that each has many tasks in it.
+# Batches whose stories are sorted by length together: enough to pad little, few enough to mix lengths and tasks.
 BATCHES_PER_BUCKET = 4
 
 
