@@ -144,10 +144,44 @@ def usage(usage_prev: Array, write_weights_prev: Array, retention: Array) -> Arr
 
 
 @rowwise
-def allocation_weights(usage: Array) -> Array:
+def age(age_prev: Array, write_weights: Array, read_weights: Array) -> Array:
+    aged = np.zeros(len(age_prev))
+    for i in range(len(aged)):
+        missed = 1 - write_weights[i]
+        for head in read_weights:
+            missed *= 1 - head[i]
+        aged[i] = (age_prev[i] + 1) * missed
+    return aged
+
+
+def reclaim(usage: Array, age_prev: Array, pinned: Array, high: float, low: float) -> Array:
+    rows = zip(usage, age_prev, pinned, strict=True)
+    return np.stack([_reclaim(*row, high * len(row[0]), low * len(row[0])) for row in rows])
+
+
+def _reclaim(usage: Array, age_prev: Array, pinned: Array, above: float, until: float) -> Array:
+    left = usage.copy()
+    if left.sum() > above:
+        for slot in sorted(range(len(usage)), key=lambda i: (-age_prev[i], i)):
+            if left.sum() > until and not pinned[slot]:
+                left[slot] = 0
+    return left
+
+
+@rowwise
+def exists(slots: Array, memory: Array) -> Array:
+    return np.array([i < slots for i in range(len(memory))])
+
+
+def allocation_weights(usage: Array, exists: Array | None = None) -> Array:
+    return _allocation_weights(usage, np.ones(usage.shape, bool) if exists is None else exists)
+
+
+@rowwise
+def _allocation_weights(usage: Array, exists: Array) -> Array:
     a = np.zeros(len(usage))
     product = 1.0
-    for slot in sorted(range(len(usage)), key=lambda i: (usage[i], i)):
+    for slot in sorted(np.flatnonzero(exists), key=lambda i: (usage[i], i)):
         a[slot] = (1 - usage[slot]) * product
         product *= usage[slot]
     return a
@@ -234,16 +268,23 @@ def read_words(memory: Array, read_weights: Array) -> Array:
 def access(
     interface: dict[str, Array], state: dict[str, Array], options: MemoryOptions = PAPER
 ) -> tuple[Array, dict[str, Array]]:
-    """One step in the paper's order: usage, write, link, read. Parts and fields that no option needs are not there."""
+    """One step in the paper's order: usage, write, link, read. Parts and fields that no option needs are not there.
+
+    A memory that may grow is at its largest size already.
+    """
     xi, prev, new = interface, state, dict[str, Array]()
 
     psi = retention(xi["free_gates"], prev["read_weights"])
     new["usage"] = usage(prev["usage"], prev["write_weights"], psi)
+    if options.overflow == "reclaim":
+        high, low = options.high_watermark, options.low_watermark
+        new["usage"] = reclaim(new["usage"], prev["age"], prev["pinned"], high, low)
+    there = exists(prev["slots"], prev["memory"]) if options.overflow == "grow" else None
 
     found = content_weights(
-        prev["memory"], xi["write_key"], xi["write_strength"], prev.get("written"), xi.get("write_mask")
+        prev["memory"], xi["write_key"], xi["write_strength"], prev.get("written", there), xi.get("write_mask")
     )
-    fresh = allocation_weights(new["usage"])
+    fresh = allocation_weights(new["usage"], there)
     new["write_weights"] = write_weights(found, fresh, xi["alloc_gate"], xi["write_gate"])
     held = deallocate(prev["memory"], psi) if options.deallocation else prev["memory"]
     new["memory"] = erase_and_write(held, new["write_weights"], xi["erase"], xi["write_vector"])
@@ -252,7 +293,7 @@ def access(
         new["written"] = written(prev["written"], new["write_weights"])
 
     content = content_weights(
-        new["memory"], xi["read_keys"], xi["read_strengths"], new.get("written"), xi.get("read_masks")
+        new["memory"], xi["read_keys"], xi["read_strengths"], new.get("written", there), xi.get("read_masks")
     )
     if options.links == "none":
         new["read_weights"] = content
@@ -261,7 +302,12 @@ def access(
         new["precedence"] = precedence(prev["precedence"], new["write_weights"])
         forward, backward = directional_weights(new["link"], prev["read_weights"])
         if options.sharpness:
-            forward = sharpen_directional(forward, xi["forward_sharpness"], new.get("written"))
-            backward = sharpen_directional(backward, xi["backward_sharpness"], new.get("written"))
+            forward = sharpen_directional(forward, xi["forward_sharpness"], new.get("written", there))
+            backward = sharpen_directional(backward, xi["backward_sharpness"], new.get("written", there))
         new["read_weights"] = read_weights(backward, content, forward, xi["read_modes"])
+    if options.overflow == "reclaim":
+        new["age"] = age(prev["age"], new["write_weights"], new["read_weights"])
+        new["pinned"] = prev["pinned"]
+    if options.overflow == "grow":
+        new["slots"] = prev["slots"]
     return read_words(new["memory"], new["read_weights"]), {name: new[name] for name in state}

@@ -115,7 +115,8 @@ def test_train_with_options(capsys: pytest.CaptureFixture[str], recipe: str) -> 
 def test_a_recipe_with_another_model(recipe: str, asked: list[str]) -> None:
     assert run("train", recipe, *asked, "--steps", "1", "--out", "run") == 0
     model = json.loads(Path("run/config.json").read_text())["config"]["model"]
-    assert model == {"kind": "lstm", "hidden_size": 8, "num_layers": 1, "activation_gradient_clip": 10.0}
+    plain = {"num_layers": 1, "activation_gradient_clip": 10.0, "input_gain": 1.0}
+    assert model == {"kind": "lstm", "hidden_size": 8} | plain
     assert run("train", recipe, *asked, "--model.hidden-size", "5", "--steps", "1", "--out", "other") == 0
     assert json.loads(Path("other/config.json").read_text())["config"]["model"] == model | {"hidden_size": 5}
 

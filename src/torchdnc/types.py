@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from torchdnc.checks import check_choice, check_share, check_type
+from torchdnc.checks import check_choice, check_share, check_size, check_type
 
 if TYPE_CHECKING:
     from jaxtyping import Float
@@ -73,6 +73,17 @@ class MemoryOptions:
     """The least that a look-up's mask lets through, in [0, 1)."""
     sharpness: bool = False
     """Every head says how sharply it follows links forward and backward (DNC-S)."""
+    overflow: Literal["drop", "reclaim", "grow"] = "drop"
+    """When the memory is full writes to fresh slots are lost (the paper), or the slots that were not accessed for longest
+    are released, or slots are added; docs/full-memory.md has what each guarantees."""
+    high_watermark: float = 0.95
+    """reclaim: slots are released when the usages' mean is above it, in (0, 1)."""
+    low_watermark: float = 0.9
+    """reclaim: and until it is no more than this, from 0 to `high_watermark`."""
+    grow_above: float = 0.5
+    """grow: a row's slots are doubled when all are used more than this, from 0 up to, not including, 1."""
+    max_memory_size: int | None = None
+    """grow: the most slots that a row gets."""
 
     def __post_init__(self) -> None:
         for name in ("usage_gradient", "skip_unwritten", "deallocation", "masking", "sharpness"):
@@ -83,7 +94,36 @@ class MemoryOptions:
         if self.sharpness and self.links == "none":
             raise ValueError("sharpness=True needs links to follow, got links='none'")
         check_choice("links", self.links, ("full", "detached", "none"))
+        self._check_overflow()
 
+    def _check_overflow(self) -> None:
+        check_choice("overflow", self.overflow, ("drop", "reclaim", "grow"))
+        for name in ("high_watermark", "low_watermark", "grow_above"):
+            check_share(name, getattr(self, name))
+        if self.high_watermark == 0:
+            raise ValueError(f"high_watermark must be above 0, got {self.high_watermark}")
+        for name, policy in _POLICY_OF.items():
+            if self.overflow != policy and getattr(self, name) != type(self).__dict__[name]:
+                raise ValueError(
+                    f"{name} belongs to overflow={policy!r}, got {getattr(self, name)} with overflow={self.overflow!r}"
+                )
+        if self.low_watermark > self.high_watermark:
+            raise ValueError(
+                f"low_watermark must be at most high_watermark, got {self.low_watermark} and {self.high_watermark}"
+            )
+        if self.overflow == "grow":
+            if self.max_memory_size is None:
+                raise ValueError("overflow='grow' needs max_memory_size, the most slots that a row gets; got None")
+            check_size("max_memory_size", self.max_memory_size)
+
+
+_POLICY_OF: Final = {
+    "high_watermark": "reclaim",
+    "low_watermark": "reclaim",
+    "grow_above": "grow",
+    "max_memory_size": "grow",
+}
+"""Which policy an option belongs to."""
 
 PAPER: Final = MemoryOptions()
 """The options of the paper."""
@@ -112,7 +152,9 @@ class MemoryState(NamedTuple):
     `link[b, i, j]` says how much slot i was written right after slot j, zero on its diagonal;
     write_weights [B, N] and read_weights [B, R, N], each weighting of sum at most 1.
     A field behind these is () unless an option needs it: written [B, N], 1 where a slot was ever written to
-    and 0 elsewhere (`skip_unwritten`). With `links="none"` precedence and link are () as well.
+    and 0 elsewhere (`skip_unwritten`); age [B, N], steps since a slot was accessed, and pinned [B, N], 1 where it must
+    not be released (`overflow="reclaim"`); slots [B], how many of the N a row has, which at the start are all
+    (`overflow="grow"`). With `links="none"` precedence and link are () as well.
     """
 
     memory: Memory
@@ -122,6 +164,9 @@ class MemoryState(NamedTuple):
     write_weights: Weights
     read_weights: HeadWeights
     written: Weights = UNUSED
+    age: Weights = UNUSED
+    pinned: Weights = UNUSED
+    slots: Scalars = UNUSED
 
     def detach(self) -> MemoryState:
         """The same values, cut from the graph that made them."""

@@ -76,6 +76,11 @@ def asymmetric_state(made: DNC, B: int) -> DNCState:
         written = (torch.rand_like(written) > 0.4).to(written.dtype)
         # A memory that nothing was written to, too.
         written[0] = 0
+    marks: dict[str, Tensor] = {}
+    if isinstance(memory.age, Tensor):
+        marks = {"age": 9 * torch.rand_like(memory.age), "pinned": torch.rand_like(memory.pinned).round()}
+    if isinstance(memory.slots, Tensor):
+        marks = {"slots": torch.randint_like(memory.slots, 1, N + 1)}
     state = DNCState(
         pytree.tree_map(torch.randn_like, zero.controller),
         memory._replace(
@@ -86,6 +91,7 @@ def asymmetric_state(made: DNC, B: int) -> DNCState:
             write_weights=weighting(memory.write_weights),
             read_weights=weighting(memory.read_weights),
             written=written,
+            **marks,
         ),
         torch.randn_like(zero.read_words),
     )
@@ -93,10 +99,12 @@ def asymmetric_state(made: DNC, B: int) -> DNCState:
 
 
 def leaf_state(state: DNCState) -> DNCState:
-    """The state with leaves that gather gradients, but for what was written, which has none."""
+    """The state with leaves that gather gradients, but for the memory's marks, which have none."""
     made: DNCState = pytree.tree_map(lambda leaf: leaf.detach().clone().requires_grad_(), state)
-    if isinstance(made.memory.written, Tensor):
-        made.memory.written.requires_grad_(False)
+    for name in ("written", "age", "pinned", "slots"):
+        mark = getattr(made.memory, name)
+        if isinstance(mark, Tensor):
+            mark.requires_grad_(False)
     return made
 
 

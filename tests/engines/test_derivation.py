@@ -41,6 +41,9 @@ OPTIONS = {
     "wiping": MemoryOptions(deallocation=True),
     "masking": MemoryOptions(masking=True, mask_floor=0.1),
     "all": MemoryOptions(skip_unwritten=True, deallocation=True, masking=True),
+    "reclaiming": MemoryOptions(overflow="reclaim", high_watermark=0.5, low_watermark=0.3),
+    "growing": MemoryOptions(overflow="grow", max_memory_size=1),
+    "growing, skipping": MemoryOptions(overflow="grow", max_memory_size=1, skip_unwritten=True),
     "all but links": MemoryOptions(links="none", skip_unwritten=True, deallocation=True, masking=True, mask_floor=0.1),
 }
 
@@ -175,13 +178,14 @@ def state_of(options: MemoryOptions, leaves: Values) -> MemoryState:
 
 
 def roll_out(access: Function, options: MemoryOptions, vectors: Tensor, *start: Tensor) -> tuple[Tensor, ...]:
-    """The words of all steps and the final state, but for what was written, which has no gradient."""
+    """The words of all steps and the final state, but for the memory's marks, which have no gradient."""
     state, words = state_of(options, start), []
     W, R = state.memory.shape[-1], state.read_weights.shape[-2]
     for vector in vectors:
         read_words, state = access(ops.split_interface(vector, W, R, options), state, options)
         words.append(read_words)
-    return torch.stack(words), *pytree.tree_leaves(state._replace(written=UNUSED))
+    marks = dict.fromkeys(("written", "age", "pinned", "slots"), UNUSED)
+    return torch.stack(words), *pytree.tree_leaves(state._replace(**marks))
 
 
 @torch.inference_mode()
@@ -224,7 +228,9 @@ def test_sequence(kind: Function, options: MemoryOptions) -> None:
 @by_options
 @pytest.mark.parametrize("kind", [ordinary, edges, full])
 def test_sequence_in_float32(kind: Function, options: MemoryOptions) -> None:
-    assert_as_exact(partial(of_sequence, options), [sequence(kind, sizes, options) for sizes in SIZES[::2]])
+    # Words of a single number score all the same: slots that were released would tie, and rounding order them.
+    sizes = [each for each in SIZES[::2] if each.W > 1 or options.overflow != "reclaim"]
+    assert_as_exact(partial(of_sequence, options), [sequence(kind, each, options) for each in sizes])
 
 
 @by_options

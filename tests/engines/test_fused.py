@@ -20,6 +20,8 @@ from torchdnc import DNC, DNCState, MemoryOptions
 from torchdnc.engines.fused import compiled, sequence
 
 BY_CONTENT = MemoryOptions(links="none", skip_unwritten=True)
+RECLAIMING = MemoryOptions(overflow="reclaim", high_watermark=0.3, low_watermark=0.2)
+GROWING = MemoryOptions(overflow="grow", grow_above=0.2, max_memory_size=25)
 MASKING, FLOORED = MemoryOptions(masking=True), MemoryOptions(masking=True, mask_floor=0.2)
 EVERYTHING = replace(FLOORED, skip_unwritten=True, deallocation=True)
 CASES = {
@@ -63,6 +65,24 @@ CASES = {
         T=9, B=5, N=17, R=3, masks=True, bidirectional=True, options=replace(EVERYTHING, links="none")
     ),
     "saturated": Case(T=6, N=6, R=2, scale=40),
+    "reclaiming": Case(T=9, B=5, N=7, R=2, masks=True, options=RECLAIMING),
+    "reclaiming, many": Case(T=12, B=3, N=40, W=9, R=3, scale=3, options=RECLAIMING),
+    "reclaiming with everything": Case(
+        T=9, B=5, N=17, R=3, masks=True, normed=True, options=replace(EVERYTHING, overflow="reclaim")
+    ),
+    "growing": Case(T=12, B=5, N=3, R=2, masks=True, scale=3, options=GROWING),
+    "growing from one slot": Case(T=12, B=4, N=1, R=3, scale=3, options=GROWING),
+    # New slots tie until they are written to, unless look-ups pass over them: rounding would order them.
+    "growing, skipping, two layers": Case(
+        T=12, B=3, N=5, W=9, R=2, layers=2, scale=3, options=replace(GROWING, skip_unwritten=True)
+    ),
+    "growing, no links, skipping": Case(
+        T=12, B=5, N=3, R=2, masks=True, scale=3, options=replace(GROWING, links="none", skip_unwritten=True)
+    ),
+    "growing, masking, wiping": Case(
+        T=12, B=5, N=2, R=2, masks=True, scale=3, options=replace(GROWING, masking=True, deallocation=True)
+    ),
+    "growing, bidirectional": Case(T=12, B=5, N=2, R=2, masks=True, bidirectional=True, options=GROWING),
 }
 
 

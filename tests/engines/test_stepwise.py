@@ -122,6 +122,22 @@ CASES = {
     "no links, skipping": Case(T=6, N=17, W=9, R=2, options=MemoryOptions(links="none", skip_unwritten=True)),
     "masking": Case(T=6, N=17, W=9, R=3, options=MemoryOptions(masking=True)),
     "masking, wiping, skipping": Case(T=7, B=4, N=9, W=1, R=2, masks=True, options=EVERYTHING),
+    "reclaiming": Case(
+        T=7,
+        B=4,
+        N=9,
+        R=2,
+        options=MemoryOptions(overflow="reclaim", high_watermark=0.3, low_watermark=0.2),
+    ),
+    "growing": Case(
+        T=9,
+        B=4,
+        N=2,
+        R=2,
+        masks=True,
+        scale=3,
+        options=MemoryOptions(overflow="grow", grow_above=0.2, max_memory_size=9),
+    ),
     "all but links": Case(T=6, N=7, W=18, R=1, masks=True, options=replace(EVERYTHING, links="none")),
 }
 

@@ -50,6 +50,8 @@ def state_fields(options: MemoryOptions = PAPER) -> tuple[str, ...]:
     """The fields of a state that hold a tensor under these options."""
     unused = {"precedence", "link"} if options.links == "none" else set()
     unused |= set() if options.skip_unwritten else {"written"}
+    unused |= set() if options.overflow == "reclaim" else {"age", "pinned"}
+    unused |= set() if options.overflow == "grow" else {"slots"}
     return tuple(name for name in MemoryState._fields if name not in unused)
 
 
@@ -120,6 +122,13 @@ OPTIONS = {
         masking=True, mask_floor=0.1, links="none", skip_unwritten=True
     ),
     "no links, unwritten slots skipped": MemoryOptions(links="none", skip_unwritten=True),
+    "reclaiming": MemoryOptions(overflow="reclaim", high_watermark=0.6, low_watermark=0.3),
+    # At its largest size whatever it is; `test_overflow.py` has how it grows.
+    "rows of sizes of their own": MemoryOptions(overflow="grow", max_memory_size=1),
+    "rows of sizes of their own, sharpness": MemoryOptions(overflow="grow", max_memory_size=1, sharpness=True),
+    "rows of sizes of their own, unwritten slots skipped": MemoryOptions(
+        overflow="grow", max_memory_size=1, skip_unwritten=True
+    ),
 }
 """Each option alone, and some together."""
 
@@ -149,6 +158,13 @@ def _masked_case(keys: str, strengths: str, masks: str, note: str = "") -> Case:
     return Case("masked content_weights" + note, op, by_oracle, ("memory", keys, strengths, masks))
 
 
+def _reclaim_case() -> Case:
+    def of_shares(reclaim: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: reclaim(*arguments, 0.6, 0.3)
+
+    return Case("reclaim", of_shares(ops.reclaim), of_shares(oracle.reclaim), ("usage", "age", "pinned"))
+
+
 VARIANTS = [
     _case("content_weights", "memory", "read_keys", "read_strengths", "looked_at", note=" of written slots"),
     _case("content_weights", "memory", "write_key", "write_strength", "looked_at", note=" of a head in written slots"),
@@ -160,13 +176,15 @@ VARIANTS = [
     ),
     _case("written", "written", "write_weights"),
     _case("deallocate", "memory", "retention"),
+    _case("age", "age", "write_weights", "read_weights"),
+    _reclaim_case(),
     _case("sharpen_directional", "forward", "forward_sharpness"),
     _case("sharpen_directional", "forward", "forward_sharpness", "looked_at", note=" of written slots"),
     *(make(options, f", {name}") for name, options in OPTIONS.items() for make in (split_case, access_case)),
 ]
 """What an option changes."""
 
-CONSTANTS = {"written", "looked_at"}
+CONSTANTS = {"written", "looked_at", "age", "pinned", "slots"}
 """Arguments that have no gradient."""
 
 
@@ -213,6 +231,9 @@ def ordinary(sizes: Sizes, seed: int = 0) -> Values:
         "longest_interface": random.normal(0, 3, (B, longest)),
         "looked_at": random.integers(0, 2, (B, N)).astype(float),
         "written": random.integers(0, 2, (B, N)).astype(float),
+        "age": random.permuted(np.tile(np.arange(N), (B, 1)), axis=1) + random.uniform(0.25, 0.75, (B, N)),
+        "pinned": random.integers(0, 2, (B, N)).astype(float),
+        "slots": random.integers(1, N + 1, B).astype(float),
     }
 
 
@@ -243,6 +264,7 @@ def first_step(sizes: Sizes, seed: int = 0) -> Values:
     values = ordinary(sizes, seed)
     for name in (*MemoryState._fields, "read_keys", "write_key", "content", "allocation"):
         values[name][:] = 0
+    values["slots"][:] = sizes.N
     return values
 
 
@@ -258,6 +280,7 @@ def tied(sizes: Sizes, seed: int = 0) -> Values:
     """Slots that nothing tells apart."""
     values = ordinary(sizes, seed)
     values["usage"][:] = 0.5
+    values["age"][:] = 1
     for name in ("write_weights", "read_weights", "precedence"):
         values[name][:] = 1 / sizes.N
     values["memory"][:] = values["memory"][:, :1]

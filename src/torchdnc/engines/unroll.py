@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -13,13 +14,25 @@ S = TypeVar("S")
 
 
 def _choose(condition: Tensor, chosen: S, otherwise: S) -> S:
-    """Row by row: leaves of `chosen` where the condition [B] holds, of `otherwise` elsewhere."""
+    """Row by row: leaves of `chosen` where the condition [B] holds, of `otherwise` elsewhere.
+
+    Of a leaf that has grown in one of them the other gets as much, of zeros.
+    """
 
     def where(one: Tensor, other: Tensor) -> Tensor:
+        if one.shape != other.shape:
+            shape = [*map(max, one.shape, other.shape)]
+            one, other = _padded(one, shape), _padded(other, shape)
         return torch.where(condition.view(-1, *[1] * (one.dim() - 1)), one, other)
 
     mixed: S = pytree.tree_map(where, chosen, otherwise)
     return mixed
+
+
+def _padded(tensor: Tensor, shape: Sequence[int]) -> Tensor:
+    """The tensor with zeros behind it along every dimension, up to this shape."""
+    missing = [wanted - size for wanted, size in zip(shape, tensor.shape, strict=True)]
+    return F.pad(tensor, [side for extra in reversed(missing) for side in (0, extra)])
 
 
 def _of_both(step: Callable[..., Any], input_size: int) -> Callable[[Tensor, Any], Any]:

@@ -26,6 +26,7 @@ from torchdnc.nn.lookahead import BackwardLSTM
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output, without_batch
 from torchdnc.nn.resizing import resize_memory
 from torchdnc.ops import interface_size
+from torchdnc.ops.overflow import trim
 from torchdnc.types import PAPER, UNUSED, DNCState, MemoryOptions, MemoryState
 
 
@@ -116,6 +117,9 @@ class DNC(Recurrent):
         self.memory_size, self.word_size, self.read_heads = memory_size, word_size, read_heads
         self.batch_first, self.engine, self.options = batch_first, check_engine(engine), options
 
+        most = options.max_memory_size
+        if most is not None and most < memory_size:
+            raise ValueError(f"options.max_memory_size must be at least memory_size, got {most} and {memory_size}")
         if bidirectional and controller != "lstm":
             raise ValueError(f'controller must be "lstm" where bidirectional is True, got {controller!r}')
         where: dict[str, Any] = {"device": device, "dtype": dtype}
@@ -145,7 +149,8 @@ class DNC(Recurrent):
         """The state with another number of slots; the model then runs with that many.
 
         More slots: never-written ones are appended. Fewer: the slots of highest `usage` stay, in their order,
-        ties going to the lowest slot; what the last step wrote enters the usage only at the next step.
+        ties going to the lowest slot; what the last step wrote enters the usage only at the next step. With
+        `overflow="grow"` every row then has that many.
 
         Args:
             state: of this model, batched or not.
@@ -181,7 +186,10 @@ class DNC(Recurrent):
     def _zeros(self, batch_size: int, memory_size: int | None = None) -> DNCState:
         zeros = next(self.interface.parameters()).new_zeros
         shapes = self._memory_shapes((batch_size,), memory_size or self.memory_size)
-        memory = MemoryState(**dict.fromkeys(MemoryState._fields, UNUSED) | {n: zeros(s) for n, s in shapes.items()})
+        leaves = {name: zeros(shape) for name, shape in shapes.items()}
+        if "slots" in leaves:
+            leaves["slots"] += min(self.memory_size, memory_size or self.memory_size)
+        memory = MemoryState(**dict.fromkeys(MemoryState._fields, UNUSED) | leaves)
         read_words = zeros(batch_size, self.read_heads, self.word_size)
         return DNCState(self.controller.initial_state(batch_size), memory, read_words)
 
@@ -194,6 +202,10 @@ class DNC(Recurrent):
         shapes |= {"write_weights": (*batch, N), "read_weights": (*batch, R, N)}
         if self.options.skip_unwritten:
             shapes["written"] = (*batch, N)
+        if self.options.overflow == "reclaim":
+            shapes |= {"age": (*batch, N), "pinned": (*batch, N)}
+        if self.options.overflow == "grow":
+            shapes["slots"] = batch
         return shapes
 
     def _check_state(self, state: Any, batch: tuple[int, ...]) -> None:
@@ -219,13 +231,16 @@ class DNC(Recurrent):
     def _run_on(self, run: Callable[..., Any], call: Call) -> tuple[Tensor, DNCState]:
         initial = call.state
         if call.reset is not None:
-            # A row starts afresh in a memory of the size it has, which may have been resized.
+            # A row starts afresh in a memory of the size it has, which may have been resized; what it grew is gone.
             initial = self._zeros(call.inputs.shape[1], memory_size=call.state.memory.usage.shape[-1])
-        if self.backward_lstm is None:
-            features, state = run(self, call.inputs, call.state, initial, call.lengths, call.reset)
-            return features, state
-        beside = self.backward_lstm(call.inputs, call.lengths, call.reset)
+        beside = None
+        if self.backward_lstm is not None:
+            beside = self.backward_lstm(call.inputs, call.lengths, call.reset)
         features, state = run(self, call.inputs, call.state, initial, call.lengths, call.reset, beside)
+        if self.options.overflow == "grow":
+            state = state._replace(memory=trim(state.memory, least=call.state.memory.usage.shape[-1]))
+        if beside is None:
+            return features, state
         hidden, words = features.split([self.feature_size // 2, self.read_heads * self.word_size], -1)
         return torch.cat([hidden, beside, words], -1), state
 

@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from torchdnc.ops.slots import append_slots, map_slots
 from torchdnc.types import MemoryState
-
-SLOT_DIMS: Final = {"memory": (-2,), "link": (-2, -1)}
-"""The slot dimensions of a field of the state, counted from its end; (-1,) of all others."""
 
 
 def resize_memory(state: MemoryState, memory_size: int) -> MemoryState:
     """The state with `memory_size` slots: empty ones appended, or those of highest usage kept in order."""
     extra = memory_size - state.usage.shape[-1]
-    change = partial(_append, extra) if extra >= 0 else partial(_take, _most_used(state.usage, memory_size))
-    resized = state._asdict()
-    for name, leaf in resized.items():
-        for dim in SLOT_DIMS.get(name, (-1,)) if isinstance(leaf, Tensor) else ():
-            resized[name] = change(resized[name], dim)
-    return MemoryState(**resized)
-
-
-def _append(extra: int, tensor: Tensor, dim: int) -> Tensor:
-    """So many zeros behind the others along `dim`."""
-    return F.pad(tensor, (0, 0) * (-dim - 1) + (0, extra))
+    if extra >= 0:
+        resized = append_slots(state, extra)
+    else:
+        resized = map_slots(state, partial(_take, _most_used(state.usage, memory_size)))
+    if isinstance(state.slots, Tensor):
+        resized = resized._replace(slots=torch.full_like(state.slots, memory_size))
+    return resized
 
 
 def _most_used(usage: Tensor, memory_size: int) -> Tensor:

@@ -6,6 +6,7 @@ from torchdnc.ops.content import content_weights, slot_softmax
 from torchdnc.ops.interface import interface_size, oneplus, split_interface
 from torchdnc.ops.links import directional_weights, link, precedence, sharpen_directional
 from torchdnc.ops.location import interpolate, sharpen, shift
+from torchdnc.ops.overflow import age, exists, grow, pin, reclaim
 from torchdnc.ops.reading import read_weights, read_words
 from torchdnc.ops.sparse import (
     SparseInterface,
@@ -27,20 +28,25 @@ __all__ = [
     "SparseInterface",
     "SparseSlots",
     "access",
+    "age",
     "allocation_weights",
     "content_weights",
     "deallocate",
     "directional_weights",
     "erase_and_write",
+    "exists",
+    "grow",
     "interface_size",
     "interpolate",
     "keep_largest",
     "link",
     "oldest_slot",
     "oneplus",
+    "pin",
     "precedence",
     "read_weights",
     "read_words",
+    "reclaim",
     "retention",
     "sharpen",
     "sharpen_directional",

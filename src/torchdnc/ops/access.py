@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from torchdnc.ops.allocation import allocation_weights, retention, usage
 from torchdnc.ops.content import content_weights
 from torchdnc.ops.links import directional_weights, link, precedence, sharpen_directional
+from torchdnc.ops.overflow import age, exists, grow, reclaim
 from torchdnc.ops.reading import read_weights, read_words
 from torchdnc.ops.writing import deallocate, erase_and_write, write_weights, written
-from torchdnc.types import PAPER, UNUSED, HeadWords, Interface, Link, MemoryOptions, MemoryState, Weights
+from torchdnc.types import PAPER, UNUSED, HeadWords, Interface, Link, MemoryOptions, MemoryState, Unused, Weights
 
 
 def access(
@@ -27,18 +30,24 @@ def access(
     Source: Graves et al. 2016, Methods.
     """
     xi, prev = interface, memory_state
+    if options.overflow == "grow":
+        prev = grow(prev, options)
 
     counted = prev.write_weights if options.usage_gradient else prev.write_weights.detach()
     kept = retention(xi.free_gates, prev.read_weights)
     used = usage(prev.usage, counted, kept)
+    if options.overflow == "reclaim":
+        used = reclaim(used, prev.age, prev.pinned, options.high_watermark, options.low_watermark)
 
-    found = content_weights(prev.memory, xi.write_key, xi.write_strength, prev.written, xi.write_mask)
-    written_at = write_weights(found, allocation_weights(used), xi.alloc_gate, xi.write_gate)
+    found = content_weights(prev.memory, xi.write_key, xi.write_strength, searched(prev), xi.write_mask)
+    allocation = allocation_weights(used, exists(prev.slots, used))
+    written_at = write_weights(found, allocation, xi.alloc_gate, xi.write_gate)
     held = deallocate(prev.memory, kept) if options.deallocation else prev.memory
     memory = erase_and_write(held, written_at, xi.erase, xi.write_vector)
     ever_written = written(prev.written, written_at) if options.skip_unwritten else UNUSED
+    looked_at = searched(prev._replace(written=ever_written))
 
-    content = content_weights(memory, xi.read_keys, xi.read_strengths, ever_written, xi.read_masks)
+    content = content_weights(memory, xi.read_keys, xi.read_strengths, looked_at, xi.read_masks)
     if options.links == "none":
         recent, links, read_at = UNUSED, UNUSED, content
     else:
@@ -46,11 +55,17 @@ def access(
         links = _link(prev, written_at, options)
         forward, backward = directional_weights(links, prev.read_weights)
         if options.sharpness:
-            forward = sharpen_directional(forward, xi.forward_sharpness, ever_written)
-            backward = sharpen_directional(backward, xi.backward_sharpness, ever_written)
+            forward = sharpen_directional(forward, xi.forward_sharpness, looked_at)
+            backward = sharpen_directional(backward, xi.backward_sharpness, looked_at)
         read_at = read_weights(backward, content, forward, xi.read_modes)
-    state = MemoryState(memory, used, recent, links, written_at, read_at, ever_written)
+    aged = age(prev.age, written_at, read_at) if options.overflow == "reclaim" else UNUSED
+    state = MemoryState(memory, used, recent, links, written_at, read_at, ever_written, aged, prev.pinned, prev.slots)
     return read_words(memory, read_at), state
+
+
+def searched(state: MemoryState) -> Weights | Unused:
+    """The slots that a look-up looks at: [B, N], 1 for these, 0 for others; () for all."""
+    return state.written if isinstance(state.written, Tensor) else exists(state.slots, state.usage)
 
 
 def _link(prev: MemoryState, written_at: Weights, options: MemoryOptions) -> Link:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from torch import Tensor
 
-from torchdnc.types import HeadScalars, HeadWeights, Weights
+from torchdnc.types import UNUSED, HeadScalars, HeadWeights, Unused, Weights
 
 
 def retention(free_gates: HeadScalars, read_weights_prev: HeadWeights) -> Weights:
@@ -42,7 +43,7 @@ def usage(usage_prev: Weights, write_weights_prev: Weights, retention: Weights) 
     return (1 - (1 - usage_prev) * (1 - write_weights_prev)) * retention
 
 
-def allocation_weights(usage: Weights) -> Weights:
+def allocation_weights(usage: Weights, exists: Weights | Unused = UNUSED) -> Weights:
     """Points at the least used slots: a[φ_j] = (1 − u[φ_j]) Π_{i<j} u[φ_i], φ sorting u in ascending order.
 
     Ties go to the lowest slot. Exact at 0 and 1: with a free slot the sum is 1, with every usage at 1 it is
@@ -51,10 +52,13 @@ def allocation_weights(usage: Weights) -> Weights:
 
     Args:
         usage: [B, N] in [0, 1].
+        exists: [B, N], 1 for slots that there are, 0 for others, which are never allocated; () for all.
     Returns:
         [B, N], of sum at most 1.
     Source: Graves et al. 2016, Methods, "Dynamic memory allocation".
     """
+    if isinstance(exists, Tensor):
+        usage = usage.masked_fill(exists == 0, 1)
     ascending, free_list = torch.sort(usage, dim=-1, stable=True)
     # Moved up by one place: before the first slot of the free list there is nothing, of product 1.
     used_before = F.pad(torch.cumprod(ascending, -1), (1, -1), value=1.0)

@@ -22,6 +22,11 @@ OPTIONS: Final[dict[str, tuple[Any, ...] | None]] = {
     "deallocation": (True, False),
     "masking": (True, False),
     "mask_floor": None,
+    "overflow": ("drop", "reclaim", "grow"),
+    "high_watermark": None,
+    "low_watermark": None,
+    "grow_above": None,
+    "max_memory_size": None,
 }
 """The values of `MemoryOptions` that the kernels have, None for all; of other fields the paper's."""
 

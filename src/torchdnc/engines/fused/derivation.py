@@ -190,12 +190,16 @@ def write_weights_backward(
     )
 
 
-def allocation_weights_backward(usage: Weights, d_allocation: Weights) -> Weights:
+def allocation_weights_backward(usage: Weights, exists: Weights | Unused, d_allocation: Weights) -> Weights:
     """a_j = (1 − u_j) P_j along the free list, P_j = Π_{i<j} u_i: u_j has its part in a_j and in all that follow.
 
     d u_j = P_j (S_j − d a_j), S_j = Σ_{k>j} d a_k (1 − u_k) Π_{j<i<k} u_i, which is a recurrence from the last slot,
     where it is 0: S_j = d a_{j+1} (1 − u_{j+1}) + u_{j+1} S_{j+1}. The order itself has no gradient.
     """
+    if isinstance(exists, Tensor):
+        # Of no slot that is not there does anything depend: as if it were used, its gradient thrown away.
+        d_usage = allocation_weights_backward(usage.masked_fill(exists == 0, 1), UNUSED, d_allocation)
+        return d_usage.masked_fill(exists == 0, 0)
     ascending, free_list = torch.sort(usage, dim=-1, stable=True)
     d_allocation = d_allocation.gather(-1, free_list)
     used_before = torch.cat([torch.ones_like(ascending[..., :1]), ascending.cumprod(-1)[..., :-1]], -1)

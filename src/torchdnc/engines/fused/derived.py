@@ -27,6 +27,8 @@ from torchdnc.engines.fused.derivation import (
     usage_backward,
     write_weights_backward,
 )
+from torchdnc.ops.access import searched
+from torchdnc.ops.overflow import released
 from torchdnc.types import PAPER, UNUSED, HeadWeights, HeadWords, Interface, MemoryOptions, MemoryState, Weights
 
 
@@ -71,7 +73,7 @@ def _reading_backward(
     Returns also the gradients of this part of the interface, and that of w^r_{t−1} by way of the links.
     """
     d_memory_by_words, d_heads_by_words = read_words_backward(state.memory, state.read_weights, d_read_words)
-    looked_up = state.memory, xi.read_keys, xi.read_strengths, state.written, xi.read_masks
+    looked_up = state.memory, xi.read_keys, xi.read_strengths, searched(state), xi.read_masks
     d_heads = d_state.read_weights + d_heads_by_words
     if options.links == "none":
         d_content, d_modes, d_link, d_read_weights_prev = d_heads, UNUSED, UNUSED, torch.zeros_like(prev.read_weights)
@@ -96,6 +98,7 @@ def _writing_backward(
 ) -> tuple[dict[str, Any], MemoryState]:
     """Back from the state of step t to the one before. All but the usage went through the write weighting w."""
     w, retention = state.write_weights, ops.retention(xi.free_gates, prev.read_weights)
+    there = ops.exists(prev.slots, w)
     held = ops.deallocate(prev.memory, retention) if options.deallocation else prev.memory
     d_held, d_w_by_memory, d_erase, d_vector = erase_and_write_backward(
         held, w, xi.erase, xi.write_vector, d_state.memory
@@ -103,14 +106,18 @@ def _writing_backward(
     d_link_prev, d_precedence_prev, d_w_by_links = _linking_backward(prev, w, d_state, options)
     d_w = d_state.write_weights + d_w_by_links + d_w_by_memory
 
-    looked_up = prev.memory, xi.write_key, xi.write_strength, prev.written, xi.write_mask
+    looked_up = prev.memory, xi.write_key, xi.write_strength, searched(prev), xi.write_mask
+    allocation = ops.allocation_weights(state.usage, there)
     d_content, d_allocation, d_alloc_gate, d_write_gate = write_weights_backward(
-        ops.content_weights(*looked_up), ops.allocation_weights(state.usage), xi.alloc_gate, xi.write_gate, d_w
+        ops.content_weights(*looked_up), allocation, xi.alloc_gate, xi.write_gate, d_w
     )
-    d_memory_by_content, d_key, d_strength, d_written, d_mask = content_weights_backward(*looked_up, d_content)
+    d_memory_by_content, d_key, d_strength, _, d_mask = content_weights_backward(*looked_up, d_content)
 
-    d_usage = d_state.usage + allocation_weights_backward(state.usage, d_allocation)
+    d_usage = d_state.usage + allocation_weights_backward(state.usage, there, d_allocation)
     counted = prev.write_weights if options.usage_gradient else prev.write_weights.detach()
+    if options.overflow == "reclaim":
+        used, shares = ops.usage(prev.usage, counted, retention), (options.high_watermark, options.low_watermark)
+        d_usage = d_usage.masked_fill(released(used, prev.age, prev.pinned, *shares), 0)
     d_usage_prev, d_counted, d_retention = usage_backward(prev.usage, counted, retention, d_usage)
     if options.deallocation:
         d_held, d_retention_by_memory = deallocate_backward(prev.memory, retention, d_held)
@@ -131,7 +138,7 @@ def _writing_backward(
         link=d_link_prev,
         write_weights=d_counted if options.usage_gradient else torch.zeros_like(d_counted),
         read_weights=d_read_weights_prev,
-        written=d_written,
+        **{name: _none_of(getattr(prev, name)) for name in ("written", "age", "pinned", "slots")},
     )
 
 
@@ -146,6 +153,11 @@ def _linking_backward(
     return d_link_prev, d_precedence_prev + d_precedence_by_link, d_w_by_link + d_w_by_precedence
 
 
+def _none_of(mark: Any) -> Any:
+    """The gradient of a mark: zeros, if there is one."""
+    return torch.zeros_like(mark) if isinstance(mark, Tensor) else UNUSED
+
+
 class Access(torch.autograd.Function):
     """`access` of the leaves of its arguments, one by one, as autograd wants them."""
 
@@ -157,8 +169,8 @@ class Access(torch.autograd.Function):
         ctx.options, ctx.structure = options, structure
         after = pytree.tree_leaves(state)
         ctx.save_for_backward(*leaves, *after)
-        if isinstance(state.written, Tensor):
-            ctx.mark_non_differentiable(state.written)
+        marks = (state.written, state.age, state.pinned, state.slots)
+        ctx.mark_non_differentiable(*(mark for mark in marks if isinstance(mark, Tensor)))
         return read_words, *after
 
     @staticmethod
@@ -175,6 +187,8 @@ def access(
     interface: Interface, memory_state: MemoryState, options: MemoryOptions = PAPER
 ) -> tuple[HeadWords, MemoryState]:
     """`ops.access`, whose gradient is taken by `access_backward`; arguments, result and source as there."""
+    if options.overflow == "grow":
+        memory_state = ops.grow(memory_state, options)
     leaves, structure = pytree.tree_flatten((interface, memory_state))
     read_words, *after = Access.apply(options, structure, *leaves)
     return read_words, pytree.tree_unflatten(after, pytree.tree_structure(memory_state))

@@ -52,11 +52,11 @@ class FusedSequence(torch.autograd.Function):
         # In here gradients are off, and `needs_input_grad` says nothing of whether they were on outside.
         keep = call.sizes.keep and any(ctx.needs_input_grad)
         sizes = call.sizes._replace(keep=keep)
-        features, end, kept = forward(
+        sizes, features, end, kept = forward(
             team(call.work), sizes, parameters, call.epsilon, start, inputs, call.alive, call.fresh
         )
         if keep:
-            ctx.call = call
+            ctx.call = call._replace(sizes=sizes)
             ctx.save_for_backward(inputs, *leaves, *kept)
             ctx.mark_non_differentiable(*marks_of(end.memory))
         return features, *leaves_of(end)
@@ -78,7 +78,13 @@ class FusedSequence(torch.autograd.Function):
                 team(call.work), call.sizes, parameters, inputs, kept, call.alive, call.fresh, d_features, d_end, wanted
             )
         d_parameters = [None] * len(leaves[start - 2 :]) if found.parameters is None else flat(found.parameters)
-        return None, found.inputs, *leaves_of(found.start), *d_parameters
+        d_start = map(_share_of, leaves_of(found.start), leaves)
+        return None, found.inputs, *d_start, *d_parameters
+
+
+def _share_of(gradient: Tensor, leaf: Tensor) -> Tensor:
+    """The gradient of what a leaf had before its memory grew."""
+    return gradient if gradient.shape == leaf.shape else gradient[tuple(map(slice, leaf.shape))]
 
 
 def leaves_of(state: DNCState) -> list[Tensor]:

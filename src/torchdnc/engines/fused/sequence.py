@@ -13,10 +13,11 @@ from torch import Tensor
 
 from torchdnc.engines.fused.compiled import run
 from torchdnc.engines.fused.kernels.arrays import Array, Carried, Found, Options, Scratch, Sizes, Tape, Team, Weights
-from torchdnc.engines.fused.kernels.layout import tape_size, work_size
+from torchdnc.engines.fused.kernels.layout import slots_place, tape_size, work_size
 from torchdnc.engines.fused.kernels.sparse.arrays import SparseSizes, SparseTape
 from torchdnc.engines.sparse.states import SparseState
 from torchdnc.ops.content import COSINE_EPSILON
+from torchdnc.ops.slots import append_slots
 from torchdnc.types import UNUSED, DNCState, LSTMState, MemoryOptions, MemoryState
 
 _UNUSED: Final = MemoryState(*[UNUSED] * len(MemoryState._fields))
@@ -68,8 +69,9 @@ def forward(
     inputs: Tensor,
     alive: Array,
     fresh: Array,
-) -> tuple[Tensor, DNCState, Kept]:
-    """Features [T, B, layers·H + R·W], the state after the last step, and the tape.
+) -> tuple[Sizes, Tensor, DNCState, Kept]:
+    """The sizes of the call, where a memory may have grown, features [T, B, layers·H + R·W], the state after the last
+    step, and the tape.
 
     Args:
         team, sizes, parameters: of the call. epsilon: of the interface's normalisation.
@@ -87,7 +89,13 @@ def forward(
         "forward", team, sizes, flat_weights(parameters, epsilon), flat_rows(start.memory), flat_rows(end), tape,
         scratch, array(features),
     )  # fmt: skip
-    return features, _end(sizes, end, tape), kept
+    wanted = int(scratch.wanted.max(initial=0))
+    if wanted > sizes.N:
+        # Once for every doubling of the largest memory of the batch.
+        larger = start._replace(memory=append_slots(start.memory, wanted - sizes.N))
+        sizes = sizes._replace(N=wanted)
+        return forward(team, sizes, parameters, epsilon, larger, inputs, alive, fresh)
+    return sizes, features, _end(sizes, end, tape), kept
 
 
 def backward(
@@ -133,6 +141,12 @@ def kernel_options(options: MemoryOptions) -> Options:
         wipes=options.deallocation,
         masked=options.masking,
         floor=float(options.mask_floor),
+        reclaims=options.overflow == "reclaim",
+        high=float(options.high_watermark),
+        low=float(options.low_watermark),
+        grows=options.overflow == "grow",
+        above=float(options.grow_above),
+        most=options.max_memory_size or 0,
     )
 
 
@@ -140,6 +154,7 @@ def kernel_options(options: MemoryOptions) -> Options:
 def fields_of(options: Options) -> tuple[str, ...]:
     """The fields of a memory's state that hold something."""
     unused = {"precedence": not options.linked, "link": not options.linked, "written": not options.skips}
+    unused |= {"age": not options.reclaims, "pinned": not options.reclaims, "slots": not options.grows}
     return tuple(name for name in MemoryState._fields if not unused.get(name, False))
 
 
@@ -150,7 +165,7 @@ def tensors_of(memory: MemoryState) -> list[Tensor]:
 
 def marks_of(memory: MemoryState) -> list[Tensor]:
     """The fields that have no gradient."""
-    return [memory.written] if isinstance(memory.written, Tensor) else []
+    return [leaf for leaf in (memory.written, memory.age, memory.pinned, memory.slots) if isinstance(leaf, Tensor)]
 
 
 def memory_work(memory: MemoryState) -> int:
@@ -166,8 +181,13 @@ def memory_of(options: Options, leaves: Sequence[Any]) -> MemoryState:
 def flat_rows(memory: MemoryState) -> Any:
     """The state, or its gradient, as arrays of flat rows; what is unused has rows of no size."""
     B, like = len(memory.memory), memory.memory
-    rows: Any = (array(leaf.flatten(1) if isinstance(leaf, Tensor) else like.new_empty(B, 0)) for leaf in memory)
+    rows: Any = (array(_rows(leaf) if isinstance(leaf, Tensor) else like.new_empty(B, 0)) for leaf in memory)
     return MemoryState(*rows)
+
+
+def _rows(leaf: Tensor) -> Tensor:
+    """[B, ·]."""
+    return leaf.flatten(1) if leaf.dim() > 1 else leaf.unsqueeze(1)
 
 
 def room_for(memory: MemoryState) -> MemoryState:
@@ -176,9 +196,11 @@ def room_for(memory: MemoryState) -> MemoryState:
 
 
 def room_for_gradient(memory: MemoryState) -> MemoryState:
-    """The same for its gradient; that of what was written is none, and already there."""
+    """The same for its gradient; that of marks is none, and already there."""
     room = room_for(memory)
-    return room._replace(written=torch.zeros_like(room.written)) if marks_of(room) else room
+    for mark in marks_of(room):
+        mark.zero_()
+    return room
 
 
 def rooms(like: Tensor, *shapes: tuple[int, ...]) -> list[Array]:
@@ -234,7 +256,7 @@ def _tape_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
     B, N, W, R = sizes.B, sizes.N, sizes.W, sizes.R
     places, kept = (sizes.T + 1, math.ceil(sizes.T / sizes.every)) if sizes.keep else (2, 0)
     return controller_shapes(sizes) | {
-        "rows": (places, B, tape_size(N, R)),
+        "rows": (places, B, tape_size(N, R, sizes.options)),
         "memories": (kept, B, N * W),
         "links": (kept, B, N * N * sizes.options.linked),
     }
@@ -280,19 +302,22 @@ def begin_controller(
 def _scratch(team: Team, sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
     B, H, N, W, R = sizes.B, sizes.H, sizes.N, sizes.W, sizes.R
     columns = R * W + H * sizes.recurrent + H * (sizes.layers > 1)
-    work, chi, hidden, nothing, zeros, memories = rooms(
+    work, chi, hidden, wanted, nothing, zeros, memories = rooms(
         like,
         (team.threads, work_size(N, W, R, sizes.options)),
         (team.threads if team.threads > B and not replay else 1, B, columns),
         (B, sizes.layers * H),
-        (tape_size(N, R),),
+        (B * sizes.options.grows,),
+        (tape_size(N, R, sizes.options),),
         (max(N * W, N * N * sizes.options.linked, H),),
         ((sizes.every + 1) * replay, B, N * W),
     )
-    nothing[:], zeros[:] = 0, 0
+    wanted[:], nothing[:], zeros[:] = 0, 0, 0
+    if sizes.options.grows:
+        nothing[slots_place.py_func(N, R)] = sizes.slots
     # An empty slot has the length sqrt(ε); see `layout.tape_parts`.
     nothing[3 * N : 4 * N] = math.inf if sizes.options.skips else math.sqrt(COSINE_EPSILON)
-    return Scratch(work, chi, hidden, nothing, zeros, memories)
+    return Scratch(work, chi, hidden, wanted, nothing, zeros, memories)
 
 
 def _end(sizes: Sizes, memory: MemoryState, tape: Tape) -> DNCState:

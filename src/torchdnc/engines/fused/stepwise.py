@@ -29,7 +29,7 @@ from torchdnc.engines.fused.sequence import (
 )
 from torchdnc.engines.reference import Network
 from torchdnc.engines.unroll import unroll
-from torchdnc.ops import access, interface_size, split_interface
+from torchdnc.ops import access, grow, interface_size, split_interface
 from torchdnc.types import DNCState, MemoryOptions, MemoryState
 
 NO_STEPS = np.empty((0, 0), np.bool_)
@@ -68,7 +68,8 @@ def step(
     interface = network.interface(hidden if beside is None else torch.cat([hidden, beside], -1))
     # The kernels believe the sizes that they are told.
     check_shape("interface", interface, (len(chi), interface_size(call.word_size, call.read_heads, call.options)))
-    read_words, *leaves = FusedAccess.apply(call, interface.to(state.read_words.dtype), *tensors_of(state.memory))
+    memory = grow(state.memory, call.options) if call.options.overflow == "grow" else state.memory
+    read_words, *leaves = FusedAccess.apply(call, interface.to(state.read_words.dtype), *tensors_of(memory))
     features = torch.cat([hidden, read_words.flatten(-2)], -1)
     return features, DNCState(controller, _memory(call, leaves), read_words)
 
@@ -132,7 +133,7 @@ def _sizes(call: Call, memory: MemoryState) -> StepSizes:
 
 def _tape(sizes: StepSizes, interface: Tensor) -> tuple[Tensor, ...]:
     """A `StepTape` of tensors, which holds nothing yet."""
-    B, size, empty = len(interface), tape_size(sizes.N, sizes.R), interface.new_empty
+    B, size, empty = len(interface), tape_size(sizes.N, sizes.R, sizes.options), interface.new_empty
     return empty(interface.shape), empty(2, B, size), empty(B, sizes.N, dtype=torch.int32)
 
 

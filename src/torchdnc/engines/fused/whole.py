@@ -95,12 +95,18 @@ def run(
     again = partial(_on_the_reference, network, epsilon, initial, lengths, reset) if second_derivatives else None
     weights = [*parameters.weights, parameters.interface]
     work = T * (memory_work(state.memory) + B * sum(map(Tensor.numel, weights)))
-    sizes = _sizes(network, inputs, state, parameters)
+    sizes = _sizes(network, inputs, state, parameters, _slots_of(initial))
     features, *ends = FusedSequence.apply(
         Call(work, sizes, epsilon, alive, fresh, again), inputs, *leaves_of(state), *flat(parameters)
     )
     end, _ = state_of(sizes, ends)
     return features, end
+
+
+def _slots_of(initial: DNCState) -> int:
+    """How many slots a row has that starts afresh, where rows grow."""
+    slots = initial.memory.slots
+    return int(slots[0]) if len(slots) else 0
 
 
 def without_padding(inputs: Tensor, lengths: Tensor | None, reset: Tensor | None) -> tuple[Tensor, Array, Array]:
@@ -171,7 +177,7 @@ def _widths(parameters: Parameters) -> list[int]:
     return [parameters.interface.shape[1], *(share.shape[2] for share in parameters.beside)]
 
 
-def _sizes(network: Any, inputs: Tensor, state: DNCState, parameters: Parameters) -> Sizes:
+def _sizes(network: Any, inputs: Tensor, state: DNCState, parameters: Parameters, slots: int) -> Sizes:
     T, B, I = inputs.shape
     controller, memory = network.controller, state.memory
     bound = controller.activation_gradient_clip
@@ -188,6 +194,7 @@ def _sizes(network: Any, inputs: Tensor, state: DNCState, parameters: Parameters
         bound=math.inf if bound is None else bound,
         X=len(parameters.interface_bias),
         options=kernel_options(network.options),
+        slots=slots,
         normed=bool(parameters.norm),
         beside=bool(parameters.beside),
         keep=torch.is_grad_enabled(),

@@ -26,7 +26,8 @@ class Options(NamedTuple):
 
     through_writes: gradients flow from the usage into the write weights before; linked: there are links; skips: slots
     that were never written take no part in look-ups; wipes: what is freed is forgotten; masked: look-ups have masks;
-    floor: the least of these.
+    floor: the least of these; reclaims: slots are released under pressure, above the share `high` of them, down to
+    `low`; grows: rows have sizes of their own, doubled above the usage `above`, up to `most`.
     """
 
     through_writes: bool
@@ -35,14 +36,20 @@ class Options(NamedTuple):
     wipes: bool
     masked: bool
     floor: float
+    reclaims: bool
+    high: float
+    low: float
+    grows: bool
+    above: float
+    most: int
 
 
 class Sizes(NamedTuple):
     """Numbers of a call.
 
     X: of the interface; layers: of the controller; recurrent: it is an LSTM; bound: of its activations' gradients;
-    normed: the raw interface is normalised; beside: it has a share of its own at every step; keep: the tape is for a
-    backward pass; every: steps between two checkpoints.
+    slots: of a row that starts afresh; normed: the raw interface is normalised; beside: it has a share of its own at
+    every step; keep: the tape is for a backward pass; every: steps between two checkpoints.
     """
 
     T: int
@@ -57,6 +64,7 @@ class Sizes(NamedTuple):
     recurrent: bool
     bound: float
     options: Options
+    slots: int
     normed: bool
     beside: bool
     keep: bool
@@ -132,13 +140,15 @@ class Scratch(NamedTuple):
 
     work [threads, ·]: for the memory of a row. chi [pieces, B, ·]: what a layer sees, for each thread that works on the
     same rows, and its gradient. hidden [B, ·]: the gradient of h.
-    nothing: the tape's row of the all-zero state; zeros: as many as a memory, the links or a layer have. memories
+    wanted [B]: the most slots that a row would have had, of no size unless rows grow; nothing: the tape's row of the
+    state that a row starts afresh from; zeros: as many as a memory, the links or a layer have. memories
     [every + 1, B, N·W]: the steps between two checkpoints, replayed; of no size forward.
     """
 
     work: Array
     chi: Array
     hidden: Array
+    wanted: Array
     nothing: Array
     zeros: Array
     memories: Array

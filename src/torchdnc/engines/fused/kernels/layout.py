@@ -6,9 +6,10 @@ from torchdnc.engines.fused.kernels.arrays import Options
 from torchdnc.engines.fused.kernels.options import EXACT
 
 
-def tape_size(N: int, R: int) -> int:
-    """Numbers per row and step that are kept for the backward pass, besides the interface: see `tape_parts`."""
-    return 5 * N + 2 * R * N
+def tape_size(N: int, R: int, options: Options) -> int:
+    """Numbers per row and step that are kept for the backward pass, besides the interface: see `tape_parts`, and
+    `reclaim_parts` or `slots_place` behind them."""
+    return 5 * N + 2 * R * N + 3 * N * options.reclaims + options.grows
 
 
 def work_size(N: int, W: int, R: int, options: Options) -> int:
@@ -32,6 +33,25 @@ def tape_parts(row, N, R):
         row[5 * N : 5 * N + R * N],
         row[5 * N + R * N : 5 * N + 2 * R * N],
     )
+
+
+@njit(**EXACT)
+def reclaim_parts(row, N, R):
+    """age, pinned and, of the step, released [N]: the end of a tape's row, where slots are reclaimed."""
+    first = 5 * N + 2 * R * N
+    return row[first : first + N], row[first + N : first + 2 * N], row[first + 2 * N : first + 3 * N]
+
+
+@njit(**EXACT)
+def slots_place(N, R):
+    """Where a tape's row says how many slots the row has, where rows grow: behind all else."""
+    return 5 * N + 2 * R * N
+
+
+@njit(**EXACT)
+def slots_of(row, N, R, options):
+    """How many of the N slots the row has."""
+    return int(row[slots_place(N, R)]) if options.grows else N
 
 
 @njit(**EXACT)

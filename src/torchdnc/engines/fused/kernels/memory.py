@@ -5,9 +5,10 @@ import math
 from numba import njit
 
 from torchdnc.engines.fused.kernels.interface import squash
-from torchdnc.engines.fused.kernels.layout import interface_parts, mask_parts, tape_parts
+from torchdnc.engines.fused.kernels.layout import interface_parts, mask_parts, slots_of, tape_parts
 from torchdnc.engines.fused.kernels.masking import score_masked
 from torchdnc.engines.fused.kernels.options import BODY, EXACT, INLINED
+from torchdnc.engines.fused.kernels.overflow import grow_older, reclaim
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
 from torchdnc.engines.fused.kernels.simd import (
     count_before,
@@ -88,11 +89,12 @@ def count_usage(usage, usage_prev, write_weights_prev, read_weights_prev, free_g
 
 
 @njit(**EXACT)
-def choose_write(weights, content, usage, order, alloc_gate, write_gate, N):
-    """w^w := g^w (g^a a + (1 − g^a) c), the allocation a taken along the free list."""
+def choose_write(weights, content, usage, order, alloc_gate, write_gate, n, N):
+    """w^w := g^w (g^a a + (1 − g^a) c), the allocation a taken along the free list of the n slots that there are."""
     one = weights.dtype.type(1)
     fresh, found, used_before = write_gate * alloc_gate, write_gate * (one - alloc_gate), one
-    for j in range(N):
+    clear(weights[n:], N - n)
+    for j in range(n):
         slot = order[j]
         weights[slot] = fresh * (one - usage[slot]) * used_before + found * content[slot]
         used_before *= usage[slot]
@@ -161,8 +163,9 @@ def score(scores, memory, lengths, keys, strengths, N, W, R):
 
 
 @njit(**EXACT)
-def look_up(content, memory, lengths, keys, masks, strengths, work, N, W, R, heads, options):
-    """content := C(M, k, β, m), of every key [heads W]; where such slots are skipped, 0 at slots of infinite length."""
+def look_up(content, memory, lengths, keys, masks, strengths, work, n, N, W, R, heads, options):
+    """content := C(M, k, β, m), of every key [heads W]; 0 behind the n slots that there are and, where such slots are
+    skipped, at slots of infinite length."""
     if options.masked:
         score_masked(content, memory, keys, masks, strengths, work, N, W, R, heads)
     else:
@@ -171,7 +174,8 @@ def look_up(content, memory, lengths, keys, masks, strengths, work, N, W, R, hea
         if options.skips:
             softmax_where_finite(content[r * N :], lengths, N)
         else:
-            softmax(content[r * N :], N)
+            softmax(content[r * N :], n)
+            clear(content[r * N + n :], N - n)
 
 
 @njit(**BODY)
@@ -269,7 +273,8 @@ def read(words, memory, weights, N, W, R):
 def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, reads, work, N, W, R, options):
     """One step of one row.
 
-    mine: the thread's share. prev, row: what the tape holds of step t−1 and will hold of step t; order: its free
+    mine: the thread's share. prev, row: what the tape holds of step t−1 and will hold of step t, of which it holds how
+    many slots the row has; order: its free
     list; xi: the raw interface, squashed on return; memory, link: may be those of step t−1; reads: the
     words read; work: for every thread, see `layout.work_size`.
     """
@@ -282,16 +287,19 @@ def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, r
     heads = R * N
     forward, backward = work[mine.thread - mine.piece, :heads], work[mine.thread, heads : 2 * heads]
     first, last = part(mine, N)
+    n = slots_of(row, N, R, options) if mine.piece == 0 else N
 
     if mine.piece == 0:
         squash(xi, W, R, options)
         count_usage(usage, usage_prev, write_weights_prev, read_weights_prev, free_gates, N, R)
+        if options.reclaims:
+            reclaim(row, prev, N, R, options)
         look_up(
-            write_content, memory_prev, lengths_prev, write_key, write_mask, write_strength, work[mine.thread], N, W, R,
-            write_strength.shape[0], options,
+            write_content, memory_prev, lengths_prev, write_key, write_mask, write_strength, work[mine.thread], n, N, W,
+            R, write_strength.shape[0], options,
         )  # fmt: skip
-        sort_free_list(order, usage, N)
-        choose_write(write_weights, write_content, usage, order, alloc_gate[0], write_gate[0], N)
+        sort_free_list(order, usage, n)
+        choose_write(write_weights, write_content, usage, order, alloc_gate[0], write_gate[0], n, N)
         write(
             memory, memory_prev, lengths, lengths_prev, write_weights, erase, vector, read_weights_prev, free_gates, 0,
             N, N, W, R, options,
@@ -305,7 +313,7 @@ def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, r
         )
         wait(mine)
     if mine.piece == 0:
-        look_up(content, memory, lengths, keys, read_masks, strengths, work[mine.thread], N, W, R, R, options)
+        look_up(content, memory, lengths, keys, read_masks, strengths, work[mine.thread], n, N, W, R, R, options)
         if options.linked:
             for other in range(1, mine.pieces):
                 add(backward, work[other, heads : 2 * heads], heads)
@@ -313,3 +321,5 @@ def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, r
         else:
             copy(read_weights, content, heads)
         read(reads, memory, read_weights, N, W, R)
+        if options.reclaims:
+            grow_older(row, prev, N, R)

@@ -3,11 +3,12 @@
 from numba import njit
 
 from torchdnc.engines.fused.kernels.interface import unsquash
-from torchdnc.engines.fused.kernels.layout import interface_parts, mask_parts, masking_parts, tape_parts
+from torchdnc.engines.fused.kernels.layout import interface_parts, mask_parts, masking_parts, slots_of, tape_parts
 from torchdnc.engines.fused.kernels.links_backward import follow_backward, precede_backward, turn_heads
 from torchdnc.engines.fused.kernels.masking import score_masked_backward
 from torchdnc.engines.fused.kernels.memory import compare, retained
 from torchdnc.engines.fused.kernels.options import BODY, EXACT, INLINED
+from torchdnc.engines.fused.kernels.overflow import release_backward
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
 from torchdnc.engines.fused.kernels.simd import (
     first_lanes,
@@ -117,7 +118,7 @@ def slots_backward(
 
 @njit(**EXACT)
 def choose_write_backward(
-    usage, order, content, d_weights, alloc_gate, write_gate, d_usage, d_alloc_gate, d_write_gate, used_before, N
+    usage, order, content, d_weights, alloc_gate, write_gate, d_usage, d_alloc_gate, d_write_gate, used_before, n, N
 ):
     """Through w^w = g^w (g^a a + (1 − g^a) c) and the allocation; returns nothing of the content's gradient.
 
@@ -126,7 +127,7 @@ def choose_write_backward(
     """
     one, zero = usage.dtype.type(1), usage.dtype.type(0)
     product, through_alloc = one, zero
-    for j in range(N):
+    for j in range(n):
         slot = order[j]
         used_before[j] = product
         through_alloc += d_weights[slot] * (one - usage[slot]) * product
@@ -135,8 +136,8 @@ def choose_write_backward(
     d_alloc_gate[0] = write_gate * (through_alloc - through_content)
     d_write_gate[0] = alloc_gate * through_alloc + (one - alloc_gate) * through_content
     later = zero
-    for k in range(N):
-        j = N - 1 - k
+    for k in range(n):
+        j = n - 1 - k
         slot = order[j]
         mine = write_gate * alloc_gate * d_weights[slot]
         d_usage[slot] += used_before[j] * (later - mine)
@@ -330,8 +331,10 @@ def step_row_backward(
     # write_weights, allocation_weights, content_weights of the write key
     choose_write_backward(
         usage, order, write_content, d_write, alloc_gate[0], write_gate[0], d_usage, d_alloc_gate, d_write_gate,
-        d_scores, N,
+        d_scores, slots_of(row, N, R, options), N,
     )  # fmt: skip
+    if options.reclaims:
+        release_backward(d_usage, row, N, R)
     softmax_backward(write_content, d_write, d_scores, write_gate[0] * (alloc_gate.dtype.type(1) - alloc_gate[0]), N)
     one_key, compared = write_strength.shape[0], write_key
     if options.masked:

@@ -8,10 +8,11 @@ from numba import njit
 from torchdnc.engines.fused.kernels.control import control, control_backward
 from torchdnc.engines.fused.kernels.denormals import flush_denormals, restore_denormals
 from torchdnc.engines.fused.kernels.interface import normalize, normalize_backward
-from torchdnc.engines.fused.kernels.layout import interface_parts, tape_parts
+from torchdnc.engines.fused.kernels.layout import interface_parts, slots_place, tape_parts
 from torchdnc.engines.fused.kernels.memory import step_row, write
 from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
 from torchdnc.engines.fused.kernels.options import EXACT, INLINED
+from torchdnc.engines.fused.kernels.overflow import grown
 from torchdnc.engines.fused.kernels.states import hand_out, hand_out_gradient, take_in, take_in_gradient
 from torchdnc.engines.fused.kernels.team import in_parallel, part, take, wait
 from torchdnc.engines.fused.kernels.vectors import add, clear, copy
@@ -102,6 +103,11 @@ def _remember(mine, b, t, before, now, sizes, weights, tape, scratch):
             clear(link, link.shape[0])
     if tape.fresh[t, b]:
         prev = scratch.nothing
+    if sizes.options.grows and mine.piece == 0 and tape.alive[t, b]:
+        wanted = grown(prev, N, R, sizes.options)
+        scratch.wanted[b] = max(scratch.wanted[b], wanted)
+        # Without room for it the call is made again, with more.
+        row[slots_place(N, R)] = min(wanted, N)
     if tape.alive[t, b]:
         xi = tape.interfaces[place, b]
         if sizes.normed and mine.piece == 0:

@@ -7,7 +7,7 @@ import math
 
 from numba import njit
 
-from torchdnc.engines.fused.kernels.layout import tape_parts
+from torchdnc.engines.fused.kernels.layout import reclaim_parts, slots_place, tape_parts
 from torchdnc.engines.fused.kernels.options import EXACT
 from torchdnc.engines.fused.kernels.vectors import copy, length
 
@@ -21,6 +21,12 @@ def take_in(row, state, b, N, W, R, options):
     if options.linked:
         copy(precedence, state.precedence[b], N)
     copy(read_weights, state.read_weights[b], R * N)
+    if options.reclaims:
+        age, pinned, _ = reclaim_parts(row, N, R)
+        copy(age, state.age[b], N)
+        copy(pinned, state.pinned[b], N)
+    if options.grows:
+        row[slots_place(N, R)] = state.slots[b, 0]
     for i in range(N):
         lengths[i] = length(state.memory[b, i * W :], W)
         if options.skips and state.written[b, i] == 0:
@@ -36,6 +42,12 @@ def hand_out(state, row, b, N, R, options):
     if options.linked:
         copy(state.precedence[b], precedence, N)
     copy(state.read_weights[b], read_weights, R * N)
+    if options.reclaims:
+        age, pinned, _ = reclaim_parts(row, N, R)
+        copy(state.age[b], age, N)
+        copy(state.pinned[b], pinned, N)
+    if options.grows:
+        state.slots[b, 0] = row[slots_place(N, R)]
     if options.skips:
         for i in range(N):
             state.written[b, i] = lengths[i] < math.inf

@@ -9,6 +9,7 @@ from numba import njit
 
 from torchdnc.engines.fused.kernels.arrays import Array, Options
 from torchdnc.engines.fused.kernels.denormals import flush_denormals, restore_denormals
+from torchdnc.engines.fused.kernels.layout import slots_place
 from torchdnc.engines.fused.kernels.memory import step_row
 from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
 from torchdnc.engines.fused.kernels.options import EXACT
@@ -54,6 +55,8 @@ def _step(thread, threads, team, sizes, interfaces, before, after, reads, tape, 
     for b in range(mine.first, mine.last):
         if mine.piece == 0:
             take_in(tape.rows[0, b], before, b, N, W, R, options)
+            if options.grows:
+                tape.rows[1, b][slots_place(N, R)] = before.slots[b, 0]
             copy(tape.interfaces[b], interfaces[b], interfaces.shape[1])
         step_row(
             mine, tape.rows[0, b], tape.rows[1, b], tape.orders[b], tape.interfaces[b], before.memory[b],

@@ -1,0 +1,130 @@
+"""What a full memory does: `MemoryOptions.overflow` as pure functions of the state."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from torchdnc.ops.slots import append_slots, map_slots
+from torchdnc.types import UNUSED, HeadWeights, MemoryOptions, MemoryState, Scalars, Unused, Weights
+
+
+def age(age_prev: Weights, write_weights: Weights, read_weights: HeadWeights) -> Weights:
+    """Steps since a slot was last accessed: n_t = (n_{t−1} + 1) (1 − w^w_t) Π_r (1 − w^r_t). It has no gradient.
+
+    This is the expected number of steps if every head accesses a slot with the probability that its weighting gives: 0
+    after a head was wholly there, unchanged but for the step after a head was not there at all.
+
+    Args:
+        age_prev: [B, N], of step t−1.
+        write_weights: [B, N], of step t.
+        read_weights: [B, R, N], of step t.
+    Returns:
+        [B, N], from 0 to the number of steps.
+    """
+    missed = (age_prev.detach() + 1) * (1 - write_weights.detach())
+    for head in read_weights.detach().unbind(-2):
+        missed = missed * (1 - head)
+    return missed
+
+
+def reclaim(usage: Weights, age_prev: Weights, pinned: Weights, high: float, low: float) -> Weights:
+    """Under pressure the slots that were not accessed for longest are released: their usage becomes 0.
+
+    Where Σ u > high · N, slots are released in the order of their age, ties going to the lowest slot, until
+    Σ u ≤ low · N or only pinned slots are left. What they hold stays readable until it is written over. The gradient
+    flows through the usages that stay and not through the choice.
+
+    Args:
+        usage: [B, N], of step t.
+        age_prev: [B, N], of step t−1.
+        pinned: [B, N], 1 for slots that are never released, 0 for others.
+        high, low: shares of the memory, in (0, 1), low at most high.
+    Returns:
+        [B, N].
+    """
+    return usage.masked_fill(released(usage, age_prev, pinned, high, low), 0)
+
+
+def released(usage: Weights, age_prev: Weights, pinned: Weights, high: float, low: float) -> Tensor:
+    """The slots that `reclaim` releases: bool [B, N]; arguments as there."""
+    N, used = usage.shape[-1], usage.detach()
+    total, free = used.sum(-1, keepdim=True), used.masked_fill(pinned != 0, 0)
+    oldest_first = torch.sort(age_prev.detach(), dim=-1, descending=True, stable=True).indices
+    released_before = F.pad(free.gather(-1, oldest_first).cumsum(-1), (1, -1))
+    release = (total > high * N) & (total - released_before > low * N)
+    return torch.zeros_like(release).scatter(-1, oldest_first, release) & (pinned == 0)
+
+
+def exists(slots: Scalars | Unused, like: Weights) -> Weights | Unused:
+    """Which of the memory's slots a row has: 1 for the first `slots` of them, 0 for others; () where a row has all.
+
+    Args:
+        slots: [B], or ().
+        like: [B, N], for its N.
+    Returns:
+        [B, N], 0 or 1; or ().
+    """
+    if not isinstance(slots, Tensor):
+        return ()
+    places = torch.arange(like.shape[-1], device=slots.device)
+    there: Tensor = (places < slots.unsqueeze(-1)).to(slots.dtype)
+    return there
+
+
+def grow(memory_state: MemoryState, options: MemoryOptions) -> MemoryState:
+    """Doubles the slots of the rows that will soon have no fresh one, up to `options.max_memory_size`.
+
+    A row grows where min_i (1 − (1 − u[i])(1 − w^w[i])) > `options.grow_above`: its least used slot, the last write
+    counted. Its new slots are those of a fresh state. All rows have as many slots in the tensors as the largest; of
+    these a smaller row takes no notice, in no look-up and no allocation.
+
+    Args:
+        memory_state: the state after step t−1.
+        options: with `overflow="grow"`.
+    Returns:
+        the state before step t; the one passed in is not changed. At the largest size it is the same.
+    Source: Graves et al. 2016 suggest it (growth where the smallest usage passes a threshold).
+    """
+    u, w, slots = memory_state.usage.detach(), memory_state.write_weights.detach(), memory_state.slots
+    there: Any = exists(slots, u)
+    counted = (1 - (1 - u) * (1 - w)).masked_fill(there == 0, 1)
+    doubled = torch.maximum(slots, (2 * slots).clamp(max=options.max_memory_size))
+    slots = torch.where(counted.amin(-1) > options.grow_above, doubled, slots)
+    extra = int(slots.max()) - u.shape[-1] if slots.numel() else 0
+    grown = append_slots(memory_state, extra) if extra > 0 else memory_state
+    return grown._replace(slots=slots)
+
+
+def trim(memory_state: MemoryState, least: int) -> MemoryState:
+    """The state of rows with sizes of their own in tensors of the largest row's size, but of no less than `least`."""
+    slots = memory_state.slots
+    size = max(least, int(slots.max()) if slots.numel() else 0)
+    if size >= memory_state.usage.shape[-1]:
+        return memory_state
+    return map_slots(memory_state, lambda tensor, dim: tensor.narrow(dim, 0, size))
+
+
+def pin(memory_state: MemoryState, where: Tensor, pinned: bool = True) -> MemoryState:
+    """Keeps slots from being released, or lets go of them again; the network itself may still free or write over them.
+
+    Args:
+        memory_state: of a memory with `overflow="reclaim"`.
+        where: [B, N] bool, or [N] without a batch, the slots to pin.
+        pinned: False lets go.
+    Returns:
+        the state; the one passed in is not changed.
+    Raises:
+        ValueError: the memory does not reclaim, or `where` is of another shape.
+        TypeError: `where` is not bool.
+    """
+    if not isinstance(memory_state.pinned, Tensor):
+        raise ValueError("pin needs the state of a memory with overflow='reclaim', which alone releases slots")
+    if not isinstance(where, Tensor) or where.dtype != torch.bool:
+        raise TypeError(f"where must be a bool tensor, got {where.dtype if isinstance(where, Tensor) else where!r}")
+    if where.shape != memory_state.pinned.shape:
+        raise ValueError(f"where must have shape {list(memory_state.pinned.shape)}, got {list(where.shape)}")
+    return memory_state._replace(pinned=memory_state.pinned.masked_fill(where, float(pinned)))

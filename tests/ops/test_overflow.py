@@ -1,0 +1,228 @@
+"""A full memory: what is released, how rows grow, and what each policy guarantees."""
+
+import re
+from itertools import pairwise
+
+import pytest
+import torch
+
+from tests.conftest import assert_close
+from torchdnc import DNC, MemoryOptions, ops
+from torchdnc.ops.overflow import trim
+
+DOUBLE = torch.float64
+RECLAIM = MemoryOptions(overflow="reclaim", high_watermark=0.75, low_watermark=0.5)
+
+
+def busy(seed: int, options: MemoryOptions, memory_size: int, engine: str = "reference") -> DNC:
+    """A DNC that writes to a fresh slot at every step and hardly frees any."""
+    torch.manual_seed(seed)
+    made = DNC(5, 12, 3, memory_size=memory_size, word_size=6, read_heads=2, options=options, engine=engine).double()
+    W, R = made.word_size, made.read_heads
+    first = R * W + R + W + 1 + 2 * W  # the free gates
+    with torch.no_grad():
+        made.interface.weight.mul_(3)
+        made.interface.bias[first : first + R] = -8
+        made.interface.bias[first + R : first + R + 2] = 8
+    return made
+
+
+def test_release_takes_the_oldest_until_the_low_watermark():
+    usage = torch.tensor([[1.0, 0.9, 1.0, 0.5]], dtype=DOUBLE)
+    age = torch.tensor([[3.0, 9.0, 5.0, 1.0]], dtype=DOUBLE)
+    free = torch.zeros_like(usage)
+    assert ops.reclaim(usage, age, free, 0.8, 0.7).tolist() == [[1, 0, 1, 0.5]]
+    assert ops.reclaim(usage, age, free, 0.8, 0.4).tolist() == [[1, 0, 0, 0.5]]
+    assert ops.reclaim(usage, age, free, 0.8, 0.0).tolist() == [[0, 0, 0, 0]]
+    # 3.4 of 4 is not above this.
+    assert ops.reclaim(usage, age, free, 0.85, 0.0).tolist() == usage.tolist()
+
+
+def test_pinned_slots_are_never_released():
+    usage, age = torch.ones(1, 4, dtype=DOUBLE), torch.tensor([[4.0, 3.0, 2.0, 1.0]], dtype=DOUBLE)
+    pinned = torch.tensor([[1.0, 0.0, 1.0, 0.0]], dtype=DOUBLE)
+    assert ops.reclaim(usage, age, pinned, 0.9, 0.75).tolist() == [[1, 0, 1, 1]]
+    assert ops.reclaim(usage, age, pinned, 0.9, 0.0).tolist() == [[1, 0, 1, 0]]
+    assert ops.reclaim(usage, age, torch.ones_like(age), 0.9, 0.0).tolist() == usage.tolist()
+
+
+def test_age_counts_steps_since_an_access():
+    age = torch.zeros(1, 3, dtype=DOUBLE)
+    nowhere = torch.zeros(1, 1, 3, dtype=DOUBLE)
+    for step in range(5):
+        at = torch.eye(3, dtype=DOUBLE)[[step % 2]]
+        age = ops.age(age, at, nowhere)
+    assert age.tolist() == [[0, 1, 5]]
+    assert ops.age(age, nowhere[0], torch.eye(3, dtype=DOUBLE)[None, [2]]).tolist() == [[1, 2, 0]]
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_reclaiming_keeps_below_the_watermark_and_releases_the_oldest(seed):
+    model = busy(seed, MemoryOptions(overflow="reclaim"), 12)
+    _, states = model.trace(torch.randn(60, 2, 5, dtype=DOUBLE))
+    used = torch.stack([state.memory.usage for state in states])
+    assert (used.mean(-1) <= 0.95).all()
+    # What cannot be allocated, Π u, is at most the watermark to the power of N, as a product is of a given sum.
+    assert (used.prod(-1) <= 0.95**12).all()
+    _, dropped = busy(seed, MemoryOptions(), 12).trace(torch.randn(60, 2, 5, dtype=DOUBLE))
+    lost, lost_before = used.prod(-1)[20:].mean(), torch.stack([each.memory.usage.prod(-1) for each in dropped])[20:]
+    assert 2 * lost < lost_before.mean() > 0.8
+    for before, after in pairwise(states):
+        gone = (before.memory.usage > 0.5) & (after.memory.usage == 0)
+        for age, released, used_still in zip(before.memory.age, gone, after.memory.usage > 0.5, strict=True):
+            if released.any() and used_still.any():
+                assert age[released].min() >= age[used_still].max()
+
+
+@pytest.mark.parametrize("engine", ["reference", "fused"])
+def test_a_pinned_slot_stays_used_in_a_call(engine):
+    model = busy(0, MemoryOptions(overflow="reclaim"), 12, engine)
+    inputs = torch.randn(40, 2, 5, dtype=DOUBLE)
+    _, state = model(inputs[:3])
+    where = torch.zeros(2, 12, dtype=torch.bool)
+    where[0] = state.memory.usage[0] > 0.5
+    assert where.sum() >= 1
+    _, after = model(inputs[3:], state._replace(memory=ops.pin(state.memory, where)))
+    assert (after.memory.usage[where] > 0.5).all()
+    assert torch.equal(after.memory.pinned, where.double())
+    # The other row is as it would have been.
+    _, unpinned = model(inputs[3:], state)
+    assert torch.equal(after.memory.usage[1], unpinned.memory.usage[1])
+    assert not ops.pin(after.memory, where, pinned=False).pinned.any()
+    assert not state.memory.pinned.any()
+
+
+def test_what_pin_refuses():
+    drop, reclaim = (
+        DNC(2, 3, memory_size=4, options=each).initial_state(1).memory for each in (MemoryOptions(), RECLAIM)
+    )
+    with pytest.raises(ValueError, match="pin needs the state of a memory with overflow='reclaim'"):
+        ops.pin(drop, torch.ones(1, 4, dtype=torch.bool))
+    with pytest.raises(TypeError, match=re.escape("where must be a bool tensor, got torch.float32")):
+        ops.pin(reclaim, torch.ones(1, 4))
+    with pytest.raises(ValueError, match=re.escape("where must have shape [1, 4], got [4]")):
+        ops.pin(reclaim, torch.ones(4, dtype=torch.bool))
+
+
+def growing(most: int, **options) -> MemoryOptions:
+    return MemoryOptions(overflow="grow", max_memory_size=most, **options)
+
+
+@pytest.mark.parametrize("engine", ["reference", "fused"])
+@pytest.mark.parametrize("skip", [False, True])
+def test_growth_is_a_resize_at_that_step(engine, skip):
+    """The same steps, by a memory that is resized by hand before the steps that find it crowded."""
+    most, drop = 16, MemoryOptions(skip_unwritten=skip)
+    grows, plain = busy(1, growing(most, skip_unwritten=skip), 3, engine), busy(1, drop, 3)
+    inputs = torch.randn(30, 5, dtype=DOUBLE).requires_grad_()
+    outputs, end = grows(inputs)
+    state, by_hand, sizes = plain.initial_state(), [], []
+    for step_input in inputs:
+        u, w = state.memory.usage, state.memory.write_weights
+        if (1 - (1 - u) * (1 - w)).min() > 0.5:
+            state = plain.resize(state, min(2 * len(u), most))
+        output, state = plain.step(step_input, state)
+        by_hand.append(output)
+        sizes.append(len(state.memory.usage))
+    assert sorted(set(sizes)) == [3, 6, 12, 16]
+    assert end.memory.slots == 16
+    assert_close(outputs, torch.stack(by_hand))
+    for name in ("memory", "usage", "link", "write_weights", "read_weights"):
+        assert_close(getattr(end.memory, name), getattr(state.memory, name))
+    ours, theirs = (
+        torch.autograd.grad(each.square().sum(), [inputs, *model.parameters()])
+        for each, model in ((outputs, grows), (torch.stack(by_hand), plain))
+    )
+    assert_close(ours, theirs, tolerance=1e-9)
+
+
+@pytest.mark.parametrize("engine", ["reference", "fused"])
+def test_without_smearing_a_growing_memory_is_the_large_one(engine):
+    """With size-invariant look-up, as long as there was a fresh slot at every step."""
+    grows = busy(2, growing(64, skip_unwritten=True, grow_above=0.0), 2, engine)
+    large = busy(2, MemoryOptions(skip_unwritten=True), 64, engine)
+    inputs = torch.randn(40, 3, 5, dtype=DOUBLE)
+    outputs, state = grows(inputs)
+    assert (state.memory.slots == 64).all()
+    assert_close(outputs, large(inputs)[0], tolerance=1e-9)
+
+
+@pytest.mark.parametrize("engine", ["reference", "fused"])
+def test_rows_grow_each_on_its_own(engine):
+    model = busy(3, growing(32), 2, engine)
+    inputs = torch.randn(30, 4, 5, dtype=DOUBLE)
+    lengths, reset = torch.tensor([30, 7, 1, 0]), torch.zeros(30, 4, dtype=torch.bool)
+    reset[20, 0] = True
+    outputs, state = model(inputs, lengths=lengths, reset=reset)
+    assert state.memory.slots.tolist() == [16, 8, 2, 2]
+    assert state.memory.usage.shape == (4, 16)
+    for row, length in enumerate(lengths.tolist()[:3]):
+        first = 20 if row == 0 else 0
+        alone, end = model(inputs[first:length, row])
+        assert_close(outputs[first:length, row], alone)
+        assert end.memory.slots == state.memory.slots[row]
+        assert_close(end.memory.memory, state.memory.memory[row, : int(end.memory.slots)])
+    # Of slots that a row does not have nothing is used, written or read.
+    assert not state.memory.usage[1, 8:].any()
+    assert not state.memory.read_weights[1, :, 8:].any()
+
+
+@pytest.mark.parametrize("engine", ["reference", "fused"])
+def test_a_grown_state_goes_on(engine):
+    model = busy(4, growing(32), 2, engine)
+    inputs = torch.randn(24, 3, 5, dtype=DOUBLE)
+    whole, end = model(inputs, lengths=[24, 24, 5])
+    first, state = model(inputs[:9], lengths=[9, 9, 5])
+    second, after = model(inputs[9:], state, lengths=[15, 15, 0])
+    assert_close(torch.cat([first, second]), whole)
+    assert_close(after.memory.memory, end.memory.memory)
+    # A small row of a large batch goes on alone.
+    alone, _ = model(inputs[5:, 2:3], state[2:3])
+    assert_close(alone, model(inputs[:, 2:3])[0][5:])
+    assert model.resize(state, 6).memory.slots.tolist() == [6, 6, 6]
+
+
+def test_at_its_largest_a_growing_memory_drops():
+    model = busy(5, growing(4), 4)
+    plain = busy(5, MemoryOptions(), 4)
+    inputs = torch.randn(20, 2, 5, dtype=DOUBLE)
+    assert torch.equal(model(inputs)[0], plain(inputs)[0])
+
+
+def test_trimming_leaves_the_largest_row():
+    state = busy(0, growing(8), 4).initial_state(2).memory
+    roomy = ops.grow(state._replace(usage=torch.ones_like(state.usage)), growing(8))
+    assert roomy.slots.tolist() == [8, 8]
+    trimmed = trim(roomy._replace(slots=torch.tensor([4.0, 6.0], dtype=DOUBLE)), least=5)
+    assert trimmed.link.shape == (2, 6, 6)
+    assert trim(roomy, least=4) is roomy
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"overflow": "spill"}, ValueError, "overflow must be one of 'drop', 'reclaim', 'grow', got 'spill'"),
+        ({"overflow": "grow"}, ValueError, "overflow='grow' needs max_memory_size"),
+        ({"overflow": "grow", "max_memory_size": 0}, ValueError, "max_memory_size must be at least 1, got 0"),
+        ({"max_memory_size": 9}, ValueError, "max_memory_size belongs to overflow='grow', got 9 with overflow='drop'"),
+        ({"high_watermark": 0.8}, ValueError, "high_watermark belongs to overflow='reclaim', got 0.8"),
+        ({"overflow": "reclaim", "grow_above": 0.1}, ValueError, "grow_above belongs to overflow='grow', got 0.1"),
+        ({"overflow": "reclaim", "high_watermark": 0.0}, ValueError, "high_watermark must be above 0, got 0.0"),
+        (
+            {"overflow": "reclaim", "high_watermark": 1.0},
+            ValueError,
+            "high_watermark must be at least 0 and less than 1",
+        ),
+        ({"overflow": "reclaim", "low_watermark": 0.97}, ValueError, "low_watermark must be at most high_watermark"),
+    ],
+)
+def test_what_the_options_refuse(options, error, words):
+    with pytest.raises(error, match=re.escape(words)):
+        MemoryOptions(**options)
+
+
+def test_a_memory_may_not_start_larger_than_it_may_grow():
+    with pytest.raises(
+        ValueError, match=re.escape("options.max_memory_size must be at least memory_size, got 4 and 5")
+    ):
+        DNC(2, 3, memory_size=5, options=growing(4))
