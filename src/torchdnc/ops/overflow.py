@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from torchdnc.ops.slots import append_slots, map_slots
-from torchdnc.types import UNUSED, HeadWeights, MemoryOptions, MemoryState, Scalars, Unused, Weights
+from torchdnc.types import HeadWeights, MemoryOptions, MemoryState, Scalars, Unused, Weights
 
 
 def age(age_prev: Weights, write_weights: Weights, read_weights: HeadWeights) -> Weights:
