@@ -74,8 +74,8 @@ class MemoryOptions:
     sharpness: bool = False
     """Every head says how sharply it follows links forward and backward (DNC-S)."""
     overflow: Literal["drop", "reclaim", "grow"] = "drop"
-    """When the memory is full writes to fresh slots are lost (the paper), or the slots that were not accessed for longest
-    are released, or slots are added; docs/full-memory.md has what each guarantees."""
+    """When the memory is full writes to fresh slots are lost (the paper), or slots not accessed for longest are
+    released, or slots are added; docs/full-memory.md has what each guarantees."""
     high_watermark: float = 0.95
     """reclaim: slots are released when the usages' mean is above it, in (0, 1)."""
     low_watermark: float = 0.9

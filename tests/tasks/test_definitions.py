@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from torchdnc.tasks import AssociativeRecall, Batch, Copy, NGrams, PrioritySort, RepeatCopy
+from torchdnc.tasks import AssociativeRecall, Batch, Copy, KeyedRecall, NGrams, PrioritySort, RepeatCopy
 
 Vectors = list[tuple[float, ...]]
 
@@ -185,12 +185,53 @@ def test_priorities_are_uniform():
     assert_uniform((10 * (batch.inputs[:20, :, 1] + 1)).floor().int().flatten().tolist(), 0, 19)
 
 
+@pytest.mark.parametrize("in_order", [False, True])
+def test_keyed_recall(in_order):
+    task = KeyedRecall(key_bits=6, value_bits=3, min_items=2, max_items=7, min_delay=1, max_delay=5, in_order=in_order)
+    batch = task.sample(300, seed=0, step=0)
+    counts, delays, sorted_rows, noise = [], [], 0, []
+    for row in range(300):
+        inputs, targets, mask = row_of(batch, row)
+        stored = [vector[:9] for vector in inputs if vector[9]]
+        held, count = {vector[:6]: vector[6:] for vector in stored}, len(stored)
+        assert [bool(vector[9]) for vector in inputs] == [step < count for step in range(len(inputs))]
+        assert len(held) == count
+        asked = [vector[:6] for vector in inputs if vector[10]]
+        assert (
+            [bool(vector[10]) for vector in inputs]
+            == mask
+            == [step >= len(inputs) - count for step in range(len(inputs))]
+        )
+        assert sorted(asked) == sorted(held)
+        assert [held[key] for key in asked] == targets[-count:]
+        assert not any(any(vector[6:9]) for vector in inputs[-count:])
+        counts.append(count)
+        delays.append(len(inputs) - 2 * count)
+        sorted_rows += asked == [vector[:6] for vector in stored]
+        noise += [value for vector in inputs[count:-count] for value in vector[:9]]
+        assert not any(any(vector[9:]) for vector in inputs[count:-count])
+    assert set(counts) == set(range(2, 8))
+    assert set(delays) == set(range(1, 6))
+    assert sorted_rows == 300 if in_order else sorted_rows < 60
+    assert 0.45 < sum(noise) / len(noise) < 0.55
+
+
+def test_keyed_recall_counts_values_that_are_wholly_right():
+    task = KeyedRecall(key_bits=4, value_bits=3, min_items=4, max_items=4)
+    batch = task.sample(5, seed=0, step=0)
+    outputs = 2 * batch.targets - 1
+    outputs[5, 2, :2] *= -1
+    outputs[7, 0, 1] *= -1
+    assert task.score(outputs, batch)["recalled"] == (18, 20)
+
+
 @pytest.mark.parametrize(
     ("task", "length", "steps"),
     [
         (Copy(), 13, 27),
         (RepeatCopy(min_repeats=3, max_repeats=3), 13, 13 + 1 + 39 + 1),
         (AssociativeRecall(), 9, 9 * 4 + 8),
+        (KeyedRecall(), 9, 2 * 9),
         (NGrams(), 50, 49),
         (PrioritySort(), 10, 18),
     ],

@@ -8,13 +8,24 @@ import pytest
 import torch
 
 from tests.conftest import assert_close
-from torchdnc.tasks import TASKS, AssociativeRecall, Batch, Copy, NGrams, PrioritySort, RepeatCopy, add_totals
+from torchdnc.tasks import (
+    TASKS,
+    AssociativeRecall,
+    Batch,
+    Copy,
+    KeyedRecall,
+    NGrams,
+    PrioritySort,
+    RepeatCopy,
+    add_totals,
+)
 from torchdnc.tasks.bits import BitTask
 
 SMALL: list[BitTask] = [
     Copy(bits=3, min_length=1, max_length=6),
     RepeatCopy(bits=2, min_length=1, max_length=4, min_repeats=1, max_repeats=3),
     AssociativeRecall(bits=4, item_length=2, min_items=2, max_items=5),
+    KeyedRecall(key_bits=5, value_bits=3, min_items=2, max_items=5, max_delay=4),
     NGrams(order=3, length=30),
     PrioritySort(bits=3, items=7, answers=5),
 ]
@@ -40,7 +51,7 @@ def cases(batch: Batch, outputs: torch.Tensor):
 
 def test_registry_holds_each_task_under_its_name():
     assert list(TASKS) == [
-        "copy", "repeat-copy", "associative-recall", "ngrams", "priority-sort", "babi"
+        "copy", "repeat-copy", "associative-recall", "keyed-recall", "ngrams", "priority-sort", "babi"
     ]  # fmt: skip
     assert all(TASKS[task.name] is type(task) for task in SMALL)
 
@@ -176,6 +187,7 @@ def test_low_precision_outputs_are_summed_in_float32():
         (Copy(bits=3, min_length=5, max_length=5), 2),
         (RepeatCopy(bits=2, min_length=3, max_length=3, min_repeats=1, max_repeats=3), 2),
         (AssociativeRecall(bits=3, item_length=2, min_items=3, max_items=3), 3),
+        (KeyedRecall(key_bits=3, value_bits=2, min_items=2, max_items=2, min_delay=2, max_delay=2), 5),
         (NGrams(order=3, length=40), 3),
         (PrioritySort(bits=3, items=6, answers=4), 25),
     ],
@@ -225,6 +237,9 @@ def test_long_picture_is_broken_into_lines():
         (lambda: Copy(bits=True), "bits must be an integer, got True"),
         (lambda: RepeatCopy(min_repeats=0), "min_repeats must be at least 1, got 0"),
         (lambda: AssociativeRecall(min_items=1), "min_items must be at least 2, got 1"),
+        (lambda: KeyedRecall(min_items=0), "min_items must be at least 1, got 0"),
+        (lambda: KeyedRecall(key_bits=2, max_items=5), "max_items must be at most the 4 keys there are, got 5"),
+        (lambda: KeyedRecall(min_delay=2), "min_delay must be at most max_delay, got min_delay 2 and max_delay 0"),
         (lambda: NGrams(order=6, length=5), "length must be at least 6, got 5"),
         (
             lambda: PrioritySort(items=3, answers=4),

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchdnc.engines.unroll import unroll
 from torchdnc.ops import access, split_interface
-from torchdnc.types import DNCState, HeadWords, MemoryOptions, MemoryState
+from torchdnc.types import DNCState, HeadWords, Interface, MemoryOptions, MemoryState
 
 
 class Network(Protocol):
@@ -31,8 +31,12 @@ def autocasts(device: torch.device) -> bool:
     return torch.amp.is_autocast_available(device.type) and torch.is_autocast_enabled(device.type)
 
 
+Watch = Callable[[Interface, MemoryState, DNCState], None]
+"""Hears of every step: the interface, the memory before it and the state after it."""
+
+
 def step(
-    network: Network, step_input: Tensor, state: DNCState, beside: Tensor | None = None
+    network: Network, step_input: Tensor, state: DNCState, beside: Tensor | None = None, watch: Watch | None = None
 ) -> tuple[Tensor, DNCState]:
     """One step: χ = [x; r_{t−1}], h = controller(χ), ξ = interface(h), then the memory.
 
@@ -44,6 +48,7 @@ def step(
         step_input: [B, I].
         state: the state after the step before.
         beside: [B, E], features that the interface takes after the controller's; None: none.
+        watch: hears of it; None: nobody.
     Returns:
         features [B, F + R·W], the controller's and then the words read, and the new state.
     """
@@ -52,16 +57,18 @@ def step(
     xi = network.interface(hidden if beside is None else torch.cat([hidden, beside], -1))
     if autocasts(xi.device):
         with torch.autocast(xi.device.type, enabled=False):
-            read_words, memory = _memory_step(network, xi.to(state.read_words.dtype), state.memory)
+            interface, read_words, memory = _memory_step(network, xi.to(state.read_words.dtype), state.memory)
     else:
-        read_words, memory = _memory_step(network, xi, state.memory)
-    features = torch.cat([hidden, read_words.flatten(-2)], -1)
-    return features, DNCState(controller, memory, read_words)
+        interface, read_words, memory = _memory_step(network, xi, state.memory)
+    after = DNCState(controller, memory, read_words)
+    if watch is not None:
+        watch(interface, state.memory, after)
+    return torch.cat([hidden, read_words.flatten(-2)], -1), after
 
 
-def _memory_step(network: Network, xi: Tensor, memory_state: MemoryState) -> tuple[HeadWords, MemoryState]:
+def _memory_step(network: Network, xi: Tensor, memory_state: MemoryState) -> tuple[Interface, HeadWords, MemoryState]:
     interface = split_interface(xi, network.word_size, network.read_heads, network.options)
-    return access(interface, memory_state, network.options)
+    return interface, *access(interface, memory_state, network.options)
 
 
 def run(
@@ -73,19 +80,7 @@ def run(
     reset: Tensor | None = None,
     beside: Tensor | None = None,
     *,
-    states: list[DNCState] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[Tensor, DNCState]:
-    """The step over a whole sequence; see `unroll` for the arguments. To `states` is added that after each step."""
-    stepping = partial(step, network) if states is None else _recording(network, states)
-    return unroll(stepping, inputs, state, initial, lengths, reset, beside)
-
-
-def _recording(network: Network, states: list[DNCState]) -> Callable[..., tuple[Tensor, DNCState]]:
-    """The step, which adds each new state to `states`."""
-
-    def recording(*arguments: Any) -> tuple[Tensor, DNCState]:
-        features, state = step(network, *arguments)
-        states.append(state)
-        return features, state
-
-    return recording
+    """The step over a whole sequence; see `unroll` for the arguments, `step` for the last one."""
+    return unroll(partial(step, network, watch=watch), inputs, state, initial, lengths, reset, beside)

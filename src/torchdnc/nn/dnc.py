@@ -25,9 +25,9 @@ from torchdnc.nn.interface import enlarge, make_interface
 from torchdnc.nn.lookahead import BackwardLSTM
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output, without_batch
 from torchdnc.nn.resizing import resize_memory
-from torchdnc.ops import interface_size
+from torchdnc.ops import MemoryReport, interface_size, memory_report
 from torchdnc.ops.overflow import trim
-from torchdnc.types import PAPER, UNUSED, DNCState, MemoryOptions, MemoryState
+from torchdnc.types import PAPER, UNUSED, DNCState, Interface, MemoryOptions, MemoryState
 
 
 class DNC(Recurrent):
@@ -179,9 +179,38 @@ class DNC(Recurrent):
         """
         call, batched = self._arrange(input, state, None, None), input.dim() == 3
         states: list[DNCState] = []
-        features, _ = self._run_on(partial(reference.run, states=states), call)
+        features, _ = self._run_on(partial(reference.run, watch=lambda xi, before, after: states.append(after)), call)
         output, _ = self._restore(self._outputs(features), call.state, batched)
         return output, states if batched else [without_batch(state) for state in states]
+
+    @torch.no_grad()
+    def report(
+        self, input: Tensor, state: DNCState | None = None, lengths: Tensor | None = None
+    ) -> tuple[MemoryReport, DNCState]:
+        """Runs a whole sequence on the reference engine, and says what every step did to the memory.
+
+        Args:
+            input, state, lengths: as in a call.
+        Returns:
+            the report, each part [T, B], or [T] of a single sequence, 0 past a row's length; and the state after the
+            last step, that of a call.
+        Raises:
+            ValueError, TypeError: an argument does not fit, before anything is computed.
+        """
+        call, batched = self._arrange(input, state, lengths, None), input.dim() == 3
+        steps: list[MemoryReport] = []
+
+        def watch(xi: Interface, before: MemoryState, after: DNCState) -> None:
+            steps.append(memory_report(xi, before, after.memory, self.options))
+
+        features, end = self._run_on(partial(reference.run, watch=watch), call)
+        parts = [torch.stack(part) for part in zip(*steps, strict=True)]
+        if call.lengths is not None:
+            ended = torch.arange(len(features), device=features.device).unsqueeze(-1) >= call.lengths
+            parts = [part.masked_fill(ended, 0) for part in parts]
+        if batched:
+            return MemoryReport(*parts), end
+        return MemoryReport(*(part.squeeze(1) for part in parts)), without_batch(end)
 
     def _zeros(self, batch_size: int, memory_size: int | None = None) -> DNCState:
         zeros = next(self.interface.parameters()).new_zeros

@@ -8,6 +8,7 @@ from torchdnc.ops.links import directional_weights, link, precedence, sharpen_di
 from torchdnc.ops.location import interpolate, sharpen, shift
 from torchdnc.ops.overflow import age, exists, grow, pin, reclaim
 from torchdnc.ops.reading import read_weights, read_words
+from torchdnc.ops.report import MemoryReport, memory_report
 from torchdnc.ops.sparse import (
     SparseInterface,
     SparseSlots,
@@ -25,6 +26,7 @@ from torchdnc.ops.sparse import (
 from torchdnc.ops.writing import deallocate, erase_and_write, write_weights, written
 
 __all__ = [
+    "MemoryReport",
     "SparseInterface",
     "SparseSlots",
     "access",
@@ -40,6 +42,7 @@ __all__ = [
     "interpolate",
     "keep_largest",
     "link",
+    "memory_report",
     "oldest_slot",
     "oneplus",
     "pin",
