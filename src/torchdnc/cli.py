@@ -1,4 +1,4 @@
-"""The command line: torchdnc train | eval | ask | tasks | data | demo | bench."""
+"""The command line: torchdnc train | eval | ask | study | tasks | data | demo | bench."""
 
 import os
 import signal
@@ -12,6 +12,7 @@ from torchdnc.commands.data import data_command
 from torchdnc.commands.demo import demo_command
 from torchdnc.commands.evaluate import eval_command
 from torchdnc.commands.parsing import RefusedError
+from torchdnc.commands.study import study_command
 from torchdnc.commands.tasks import tasks_command
 from torchdnc.commands.train import train_command
 from torchdnc.training import RunError
@@ -20,6 +21,7 @@ COMMANDS = {
     "train": train_command,
     "eval": eval_command,
     "ask": ask_command,
+    "study": study_command,
     "tasks": tasks_command,
     "data": data_command,
     "demo": demo_command,

@@ -2,23 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
-import io
 import math
 from typing import Any
 
 from torchdnc.bench.plan import Found
 from torchdnc.bench.text import exponent
+from torchdnc.training.figures import missing, png
 
 COLUMNS = 3
 NAMES = {"N": "slots N", "W": "word size W", "R": "read heads R", "B": "batch B", "T": "time steps T"}
-
-
-def missing() -> str | None:
-    """Why there can be no figure; None if there can."""
-    if importlib.util.find_spec("matplotlib"):
-        return None
-    return "there is no figure: matplotlib is not installed (pip install 'torchdnc[figures]')"
 
 
 def scaling(found: Found) -> bytes:
@@ -40,9 +32,7 @@ def scaling(found: Found) -> bytes:
         panel.grid(alpha=0.3)
         panel.legend(fontsize="small")
     figure.supylabel("ms per time step of training")
-    written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=120)
-    return written.getvalue()
+    return png(figure)
 
 
 def _line(panel: Any, sweep: Found, engine: str, mark: str) -> None:
@@ -50,3 +40,6 @@ def _line(panel: Any, sweep: Found, engine: str, mark: str) -> None:
     if points:
         label = f"{engine}, slope {exponent(sweep['slopes'][engine])}"
         panel.plot(*zip(*points, strict=True), marker=mark, label=label)
+
+
+__all__ = ["missing", "scaling"]

@@ -1,0 +1,225 @@
+"""What happens when the memory is full? Keyed recall of a quarter to four times as many items as there are slots."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from torch import Tensor, nn
+
+from torchdnc.nn import DNC, SparseDNC
+from torchdnc.studies.recalling import recalled
+from torchdnc.studies.study import Found, Plan, Study, trained
+from torchdnc.tasks import KeyedRecall
+from torchdnc.training import RunConfig
+from torchdnc.training.config import Goal
+from torchdnc.training.evaluate import load_run
+from torchdnc.training.figures import png
+from torchdnc.training.models import DNCModel, Model, SparseDNCModel
+from torchdnc.training.optim import Optimizer
+from torchdnc.types import MemoryOptions
+
+SLOTS = 16
+ITEMS = (4, 8, 12, 16, 20, 24, 32, 48, 64)
+BELOW = 12
+"""Items that surely fit: what policies are held against."""
+SEEDS = 3
+# Up to as many items as fit: questions outnumber the free slots, so a model learns not to write at these.
+TASK = KeyedRecall(key_bits=12, value_bits=8, min_items=1, max_items=BELOW, max_delay=4)
+DENSE = DNCModel(
+    hidden_size=64, memory_size=SLOTS, word_size=32, read_heads=1, options=MemoryOptions(skip_unwritten=True)
+)
+SPARSE = SparseDNCModel(hidden_size=64, memory_size=4096, word_size=32, read_heads=1, links=False)
+
+
+def training(model: Model, quick: bool) -> RunConfig:
+    """How a model is trained."""
+    return RunConfig(
+        task=TASK,
+        model=model,
+        optimizer=Optimizer(name="adam", learning_rate=3e-3, clip_norm=10.0, anneal_from=0.5),
+        goal=Goal("wrong_bits", 1e-4),
+        batch_size=32,
+        steps=300 if quick else 12_000,
+        eval_every=250,
+        eval_sequences=256,
+        threads=1,
+    )
+
+
+Change = Callable[[nn.Module], nn.Module]
+
+
+def _with_options(**options: Any) -> Change:
+    """The same weights with another policy."""
+
+    def change(model: nn.Module) -> nn.Module:
+        assert isinstance(model, DNC)
+        model.options = replace(model.options, **options)
+        return model
+
+    return change
+
+
+def _with_slots(memory_size: int) -> Change:
+    """The same weights with another number of slots."""
+
+    def change(model: nn.Module) -> nn.Module:
+        assert isinstance(model, DNC | SparseDNC)
+        model.memory_size = memory_size
+        return model
+
+    return change
+
+
+class OnDisk(nn.Module):
+    """A sparse memory whose slots lie in a file, a new one for every call."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        assert isinstance(model, SparseDNC)
+        self.model = model
+
+    def forward(self, inputs: Tensor) -> Any:
+        """Outputs and no state, which would be of a file that is gone."""
+        with TemporaryDirectory() as folder:
+            self.model.storage = Path(folder) / "memory"
+            return self.model(inputs)[0], None
+
+
+POLICIES: dict[str, tuple[str, Change]] = {
+    "drop": ("dense", lambda model: model),
+    "reclaim": ("dense", _with_options(overflow="reclaim")),
+    "grow": ("dense", _with_options(overflow="grow", max_memory_size=8 * max(ITEMS))),
+    "128 slots": ("dense", _with_slots(128)),
+    "sparse, 16 slots": ("sparse", _with_slots(SLOTS)),
+    "sparse, on disk": ("sparse", OnDisk),
+}
+"""Name -> which of the trained models, and what is changed of it."""
+
+
+def measure(plan: Plan) -> Found:
+    """Trains both kinds of memory below capacity, then asks for more items than fit, under every policy."""
+    seeds, sequences = (1, 32) if plan.quick else (SEEDS, 256)
+    runs = {
+        name: trained(plan, name, training(model, plan.quick), seeds)
+        for name, model in (("dense", DENSE), ("sparse", SPARSE))
+    }
+    found: Found = {"slots": SLOTS, "items": list(ITEMS), "sequences": sequences, "policies": {}, "reports": {}}
+    for policy, (kind, change) in POLICIES.items():
+        plan.tell(policy)
+        found["policies"][policy] = [_shares(folder, change, sequences) for folder in runs[kind]]
+    for policy in ("drop", "reclaim", "grow"):
+        found["reports"][policy] = [_reports(folder, POLICIES[policy][1]) for folder in runs["dense"]]
+    return found
+
+
+def _shares(folder: Path, change: Change, sequences: int) -> dict[str, list[float]]:
+    """Of every number of items the shares recalled: of each item, the one stored first coming first."""
+    shares: dict[str, list[float]] = {}
+    for items in ITEMS:
+        model = change(load_run(folder)[1])
+        shares[str(items)] = recalled(model, TASK.with_length(items), sequences).tolist()
+    return shares
+
+
+def _reports(folder: Path, change: Change) -> dict[str, dict[str, float]]:
+    """What the memory went through in a sequence of each number of items, on average over some."""
+    reports: dict[str, dict[str, float]] = {}
+    for items in ITEMS:
+        model = change(load_run(folder)[1])
+        assert isinstance(model, DNC)
+        (batch,) = TASK.with_length(items).evaluation("test", batch_size=16, sequences=16, seed=0)
+        summary = model.report(batch.inputs)[0].summary()
+        reports[str(items)] = {name: float(value.mean()) for name, value in summary.items()}
+    return reports
+
+
+def share(shares: dict[str, list[float]], items: int, latest: int | None = None) -> float:
+    """The mean share recalled of so many items, or of the latest of them."""
+    each = shares[str(items)]
+    return statistics.fmean(each[-latest:] if latest else each)
+
+
+def summary(found: Found, policy: str, items: int, latest: int | None = None) -> float:
+    """The mean over seeds."""
+    return statistics.fmean(share(each, items, latest) for each in found["policies"][policy])
+
+
+def figure(found: Found) -> bytes:
+    """Recall against items for each slot: of all items, and of the latest that there are slots for."""
+    from matplotlib.figure import Figure
+
+    drawn = Figure(figsize=(10, 4.2), layout="constrained")
+    panels: Any = drawn.subplots(1, 2, sharey=True)
+    slots = found["slots"]
+    for panel, latest, title in ((panels[0], None, "all items"), (panels[1], slots, f"the latest {slots} items")):
+        for place, (policy, seeds) in enumerate(found["policies"].items()):
+            lines = [[share(each, items, latest) for items in found["items"]] for each in seeds]
+            ratios, means = (
+                [items / slots for items in found["items"]],
+                [*map(statistics.fmean, zip(*lines, strict=True))],
+            )
+            panel.plot(ratios, means, marker="osv^xD"[place % 6], color=f"C{place}", label=policy, markersize=4)
+            panel.fill_between(
+                ratios, [*map(min, *lines, lines[0])], [*map(max, *lines, lines[0])], color=f"C{place}", alpha=0.15
+            )
+        panel.axvline(1, color="black", linestyle=":", linewidth=1)
+        panel.set(xscale="log", xlabel="items for each of the 16 slots trained with", title=title)
+        panel.set_xticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+    panels[0].set_ylabel("share recalled")
+    panels[1].legend(fontsize="small")
+    return png(drawn)
+
+
+def answer(found: Found) -> str:
+    """In a paragraph."""
+    slots, most = found["slots"], max(found["items"])
+    below, above = (summary(found, "drop", items) for items in (BELOW, most))
+    grow, disk = (summary(found, policy, most) for policy in ("grow", "sparse, on disk"))
+    dropped, latest = (summary(found, policy, most, slots) for policy in ("drop", "reclaim"))
+    return (
+        f"A memory of {slots} slots recalls {below:.1%} of {BELOW} items, and of {most} items {above:.1%} where writes "
+        f"are dropped, as in the paper. Growing, it recalls {grow:.1%} of the {most}, a sparse memory on disk {disk:.1%}. "
+        f"Reclaiming recalls {latest:.1%} of the latest {slots}, of which dropping recalls {dropped:.1%}."
+    )
+
+
+def lines(found: Found) -> Iterator[str]:
+    """The tables, and what they do not say."""
+    slots = found["slots"]
+    for title, latest in (("Share of all items recalled, %", None), (f"Of the latest {slots} items, %", slots)):
+        yield f"{title}; the mean of {len(found['policies']['drop'])} seed(s), the least in brackets:"
+        yield ""
+        yield "| items | " + " | ".join(map(str, found["items"])) + " |"
+        yield "|---|" + "---|" * len(found["items"])
+        for policy, seeds in found["policies"].items():
+            columns = [[share(each, items, latest) for each in seeds] for items in found["items"]]
+            cells = [f"{100 * statistics.fmean(column):.1f} ({100 * min(column):.1f})" for column in columns]
+            yield f"| {policy} | " + " | ".join(cells) + " |"
+        yield ""
+    yield "What a sequence does to the memory, on average: written and lost, written over, released, slots at the end:"
+    yield ""
+    yield "| items | " + " | ".join(map(str, found["items"])) + " |"
+    yield "|---|" + "---|" * len(found["items"])
+    for policy, seeds in found["reports"].items():
+        for name in ("lost", "overwritten", "evicted", "slots"):
+            means = [statistics.fmean(each[str(items)][name] for each in seeds) for items in found["items"]]
+            yield f"| {policy}: {name} | " + " | ".join(f"{mean:.1f}" for mean in means) + " |"
+    yield ""
+    yield (
+        f"Trained on 1 to {BELOW} items with {DENSE.memory_size} slots (dense) or {SPARSE.memory_size} (sparse), and "
+        f"tested with these weights on {found['sequences']} sequences of each number of items; no policy was trained "
+        f"with. An item is recalled when all {TASK.value_bits} bits of its value are right. Keys are random, "
+        f"{TASK.key_bits} bits: the more there are, the more alike are two of them. The sparse memory writes at every "
+        "step, so that questions too take slots of it; the line of 128 slots shows what the look-up alone costs."
+    )
+
+
+STUDY = Study("What happens when the memory is full?", measure, figure, answer, lines)
