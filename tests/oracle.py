@@ -154,18 +154,18 @@ def age(age_prev: Array, write_weights: Array, read_weights: Array) -> Array:
     return aged
 
 
-def reclaim(usage: Array, age_prev: Array, pinned: Array, high: float, low: float) -> Array:
+def released(usage: Array, age_prev: Array, pinned: Array, high: float, low: float) -> Array:
     rows = zip(usage, age_prev, pinned, strict=True)
-    return np.stack([_reclaim(*row, high * len(row[0]), low * len(row[0])) for row in rows])
+    return np.stack([_released(*row, high * len(row[0]), low * len(row[0])) for row in rows])
 
 
-def _reclaim(usage: Array, age_prev: Array, pinned: Array, above: float, until: float) -> Array:
-    left = usage.copy()
-    if left.sum() > above:
+def _released(usage: Array, age_prev: Array, pinned: Array, above: float, until: float) -> Array:
+    left, gone = sum(usage > 0.5), np.zeros(len(usage))
+    if left > above:
         for slot in sorted(range(len(usage)), key=lambda i: (-age_prev[i], i)):
-            if left.sum() > until and not pinned[slot]:
-                left[slot] = 0
-    return left
+            if left > until and usage[slot] > 0.5 and not pinned[slot]:
+                left, gone[slot] = left - 1, 1
+    return gone
 
 
 @rowwise
@@ -278,7 +278,8 @@ def access(
     new["usage"] = usage(prev["usage"], prev["write_weights"], psi)
     if options.overflow == "reclaim":
         high, low = options.high_watermark, options.low_watermark
-        new["usage"] = reclaim(new["usage"], prev["age"], prev["pinned"], high, low)
+        stays = 1 - released(new["usage"], prev["age"], prev["pinned"], high, low)
+        new["usage"] = new["usage"] * stays
     there = exists(prev["slots"], prev["memory"]) if options.overflow == "grow" else None
 
     found = content_weights(
@@ -287,10 +288,13 @@ def access(
     fresh = allocation_weights(new["usage"], there)
     new["write_weights"] = write_weights(found, fresh, xi["alloc_gate"], xi["write_gate"])
     held = deallocate(prev["memory"], psi) if options.deallocation else prev["memory"]
+    if options.overflow == "reclaim":
+        held = deallocate(held, stays)
     new["memory"] = erase_and_write(held, new["write_weights"], xi["erase"], xi["write_vector"])
 
     if options.skip_unwritten:
-        new["written"] = written(prev["written"], new["write_weights"])
+        before = prev["written"] * stays if options.overflow == "reclaim" else prev["written"]
+        new["written"] = written(before, new["write_weights"])
 
     content = content_weights(
         new["memory"], xi["read_keys"], xi["read_strengths"], new.get("written", there), xi.get("read_masks")

@@ -77,9 +77,9 @@ class MemoryOptions:
     """When the memory is full writes to fresh slots are lost (the paper), or slots not accessed for longest are
     released, or slots are added; docs/full-memory.md has what each guarantees."""
     high_watermark: float = 0.95
-    """reclaim: slots are released when the usages' mean is above it, in (0, 1)."""
+    """reclaim: slots are released when more than this share of them are in use, their usage above 1/2; in (0, 1)."""
     low_watermark: float = 0.9
-    """reclaim: and until it is no more than this, from 0 to `high_watermark`."""
+    """reclaim: and until no more than this share are, from 0 to `high_watermark`."""
     grow_above: float = 0.5
     """grow: a row's slots are doubled when all are used more than this, from 0 up to, not including, 1."""
     max_memory_size: int | None = None

@@ -40,7 +40,7 @@ def test_what_is_written_and_what_is_lost_is_what_the_gates_asked_for():
 def test_reclaiming_is_seen():
     model = busy(0, MemoryOptions(overflow="reclaim"), 6)
     report, end = model.report(torch.randn(30, 2, 5, dtype=DOUBLE))
-    assert (report.occupancy <= 0.95).all()
+    assert report.lost.max() <= 0.5
     assert (report.evicted.sum(0) > 5).all()
     assert end.memory.age.shape == (2, 6)
 

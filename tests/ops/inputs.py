@@ -123,6 +123,9 @@ OPTIONS = {
     ),
     "no links, unwritten slots skipped": MemoryOptions(links="none", skip_unwritten=True),
     "reclaiming": MemoryOptions(overflow="reclaim", high_watermark=0.6, low_watermark=0.3),
+    "reclaiming, deallocation, unwritten slots skipped": MemoryOptions(
+        overflow="reclaim", high_watermark=0.6, low_watermark=0.3, skip_unwritten=True, deallocation=True
+    ),
     # At its largest size whatever it is; `test_overflow.py` has how it grows.
     "rows of sizes of their own": MemoryOptions(overflow="grow", max_memory_size=1),
     "rows of sizes of their own, sharpness": MemoryOptions(overflow="grow", max_memory_size=1, sharpness=True),
@@ -158,11 +161,11 @@ def _masked_case(keys: str, strengths: str, masks: str, note: str = "") -> Case:
     return Case("masked content_weights" + note, op, by_oracle, ("memory", keys, strengths, masks))
 
 
-def _reclaim_case() -> Case:
-    def of_shares(reclaim: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *arguments: reclaim(*arguments, 0.6, 0.3)
+def _released_case() -> Case:
+    def of_shares(released: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda *arguments: released(*arguments, 0.6, 0.3)
 
-    return Case("reclaim", of_shares(ops.reclaim), of_shares(oracle.reclaim), ("usage", "age", "pinned"))
+    return Case("released", of_shares(ops.released), of_shares(oracle.released), ("usage", "age", "pinned"))
 
 
 VARIANTS = [
@@ -177,7 +180,7 @@ VARIANTS = [
     _case("written", "written", "write_weights"),
     _case("deallocate", "memory", "retention"),
     _case("age", "age", "write_weights", "read_weights"),
-    _reclaim_case(),
+    _released_case(),
     _case("sharpen_directional", "forward", "forward_sharpness"),
     _case("sharpen_directional", "forward", "forward_sharpness", "looked_at", note=" of written slots"),
     *(make(options, f", {name}") for name, options in OPTIONS.items() for make in (split_case, access_case)),

@@ -28,22 +28,41 @@ def busy(seed: int, options: MemoryOptions, memory_size: int, engine: str = "ref
 
 
 def test_release_takes_the_oldest_until_the_low_watermark():
-    usage = torch.tensor([[1.0, 0.9, 1.0, 0.5]], dtype=DOUBLE)
-    age = torch.tensor([[3.0, 9.0, 5.0, 1.0]], dtype=DOUBLE)
+    usage = torch.tensor([[1.0, 0.9, 0.6, 0.5, 1.0]], dtype=DOUBLE)
+    age = torch.tensor([[3.0, 9.0, 5.0, 10.0, 1.0]], dtype=DOUBLE)
     free = torch.zeros_like(usage)
-    assert ops.reclaim(usage, age, free, 0.8, 0.7).tolist() == [[1, 0, 1, 0.5]]
-    assert ops.reclaim(usage, age, free, 0.8, 0.4).tolist() == [[1, 0, 0, 0.5]]
-    assert ops.reclaim(usage, age, free, 0.8, 0.0).tolist() == [[0, 0, 0, 0]]
-    # 3.4 of 4 is not above this.
-    assert ops.reclaim(usage, age, free, 0.85, 0.0).tolist() == usage.tolist()
+    # Four are in use; the fourth is not, however old it is.
+    assert ops.released(usage, age, free, 0.7, 0.7).tolist() == [[0, 1, 0, 0, 0]]
+    assert ops.released(usage, age, free, 0.7, 0.4).tolist() == [[0, 1, 1, 0, 0]]
+    assert ops.released(usage, age, free, 0.7, 0.0).tolist() == [[1, 1, 1, 0, 1]]
+    assert not ops.released(usage, age, free, 0.8, 0.0).any()
 
 
 def test_pinned_slots_are_never_released():
     usage, age = torch.ones(1, 4, dtype=DOUBLE), torch.tensor([[4.0, 3.0, 2.0, 1.0]], dtype=DOUBLE)
     pinned = torch.tensor([[1.0, 0.0, 1.0, 0.0]], dtype=DOUBLE)
-    assert ops.reclaim(usage, age, pinned, 0.9, 0.75).tolist() == [[1, 0, 1, 1]]
-    assert ops.reclaim(usage, age, pinned, 0.9, 0.0).tolist() == [[1, 0, 1, 0]]
-    assert ops.reclaim(usage, age, torch.ones_like(age), 0.9, 0.0).tolist() == usage.tolist()
+    assert ops.released(usage, age, pinned, 0.9, 0.75).tolist() == [[0, 1, 0, 0]]
+    assert ops.released(usage, age, pinned, 0.9, 0.0).tolist() == [[0, 1, 0, 1]]
+    assert not ops.released(usage, age, torch.ones_like(age), 0.9, 0.0).any()
+
+
+def test_a_released_slot_is_a_fresh_one():
+    """It holds nothing before the write, and a look-up that skips unwritten slots passes over it."""
+    options = MemoryOptions(overflow="reclaim", high_watermark=0.5, low_watermark=0.3, skip_unwritten=True)
+    model = busy(0, options, 4)
+    state = model.initial_state(1).memory
+    full = state._replace(
+        memory=torch.ones_like(state.memory),
+        usage=torch.ones_like(state.usage),
+        written=torch.ones_like(state.written),
+        age=torch.tensor([[1.0, 5.0, 4.0, 3.0]], dtype=DOUBLE),
+    )
+    xi = ops.split_interface(torch.zeros(1, model.interface_size, dtype=DOUBLE), 6, 2)
+    closed = xi._replace(write_gate=torch.zeros(1, dtype=DOUBLE), free_gates=torch.zeros(1, 2, dtype=DOUBLE))
+    _, after = ops.access(closed, full, options)
+    assert after.usage.tolist() == after.written.tolist() == [[1, 0, 0, 0]]
+    assert after.memory[0].sum(-1).tolist() == [6, 0, 0, 0]
+    assert after.read_weights[0].tolist() == [[1, 0, 0, 0]] * 2 or after.read_weights[0, :, 1:].sum() == 0
 
 
 def test_age_counts_steps_since_an_access():
@@ -61,12 +80,11 @@ def test_reclaiming_keeps_below_the_watermark_and_releases_the_oldest(seed):
     model = busy(seed, MemoryOptions(overflow="reclaim"), 12)
     _, states = model.trace(torch.randn(60, 2, 5, dtype=DOUBLE))
     used = torch.stack([state.memory.usage for state in states])
-    assert (used.mean(-1) <= 0.95).all()
-    # What cannot be allocated, Π u, is at most the watermark to the power of N, as a product is of a given sum.
-    assert (used.prod(-1) <= 0.95**12).all()
+    # At every step a slot is at most half in use, so that at least half of what is to be allocated is.
+    assert ((used > 0.5).sum(-1) <= 0.95 * 12).all()
+    assert used.prod(-1).max() <= 0.5
     _, dropped = busy(seed, MemoryOptions(), 12).trace(torch.randn(60, 2, 5, dtype=DOUBLE))
-    lost, lost_before = used.prod(-1)[20:].mean(), torch.stack([each.memory.usage.prod(-1) for each in dropped])[20:]
-    assert 2 * lost < lost_before.mean() > 0.8
+    assert torch.stack([each.memory.usage.prod(-1) for each in dropped])[20:].mean() > 0.8
     for before, after in pairwise(states):
         gone = (before.memory.usage > 0.5) & (after.memory.usage == 0)
         for age, released, used_still in zip(before.memory.age, gone, after.memory.usage > 0.5, strict=True):

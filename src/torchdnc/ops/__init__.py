@@ -6,7 +6,7 @@ from torchdnc.ops.content import content_weights, slot_softmax
 from torchdnc.ops.interface import interface_size, oneplus, split_interface
 from torchdnc.ops.links import directional_weights, link, precedence, sharpen_directional
 from torchdnc.ops.location import interpolate, sharpen, shift
-from torchdnc.ops.overflow import age, exists, grow, pin, reclaim
+from torchdnc.ops.overflow import age, exists, grow, pin, released
 from torchdnc.ops.reading import read_weights, read_words
 from torchdnc.ops.report import MemoryReport, memory_report
 from torchdnc.ops.sparse import (
@@ -49,7 +49,7 @@ __all__ = [
     "precedence",
     "read_weights",
     "read_words",
-    "reclaim",
+    "released",
     "retention",
     "sharpen",
     "sharpen_directional",

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchdnc.ops.allocation import allocation_weights, retention, usage
 from torchdnc.ops.content import content_weights
 from torchdnc.ops.links import directional_weights, link, precedence, sharpen_directional
-from torchdnc.ops.overflow import age, exists, grow, reclaim
+from torchdnc.ops.overflow import age, exists, grow, released
 from torchdnc.ops.reading import read_weights, read_words
 from torchdnc.ops.writing import deallocate, erase_and_write, write_weights, written
 from torchdnc.types import PAPER, UNUSED, HeadWords, Interface, Link, MemoryOptions, MemoryState, Unused, Weights
@@ -36,15 +36,21 @@ def access(
     counted = prev.write_weights if options.usage_gradient else prev.write_weights.detach()
     kept = retention(xi.free_gates, prev.read_weights)
     used = usage(prev.usage, counted, kept)
+    gone = None
     if options.overflow == "reclaim":
-        used = reclaim(used, prev.age, prev.pinned, options.high_watermark, options.low_watermark)
+        gone = released(used, prev.age, prev.pinned, options.high_watermark, options.low_watermark) != 0
+        used = used.masked_fill(gone, 0)
 
     found = content_weights(prev.memory, xi.write_key, xi.write_strength, searched(prev), xi.write_mask)
     allocation = allocation_weights(used, exists(prev.slots, used))
     written_at = write_weights(found, allocation, xi.alloc_gate, xi.write_gate)
     held = deallocate(prev.memory, kept) if options.deallocation else prev.memory
+    if gone is not None:
+        held = held.masked_fill(gone.unsqueeze(-1), 0)
     memory = erase_and_write(held, written_at, xi.erase, xi.write_vector)
-    ever_written = written(prev.written, written_at) if options.skip_unwritten else UNUSED
+    ever_written = UNUSED
+    if options.skip_unwritten:
+        ever_written = written(prev.written if gone is None else prev.written.masked_fill(gone, 0), written_at)
     looked_at = searched(prev._replace(written=ever_written))
 
     content = content_weights(memory, xi.read_keys, xi.read_strengths, looked_at, xi.read_masks)

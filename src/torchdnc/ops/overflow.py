@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from torchdnc.ops.slots import append_slots, map_slots
@@ -31,12 +30,17 @@ def age(age_prev: Weights, write_weights: Weights, read_weights: HeadWeights) ->
     return missed
 
 
-def reclaim(usage: Weights, age_prev: Weights, pinned: Weights, high: float, low: float) -> Weights:
-    """Under pressure the slots that were not accessed for longest are released: their usage becomes 0.
+IN_USE: Final = 0.5
+"""A slot is in use if its usage is above this."""
 
-    Where Σ u > high · N, slots are released in the order of their age, ties going to the lowest slot, until
-    Σ u ≤ low · N or only pinned slots are left. What they hold stays readable until it is written over. The gradient
-    flows through the usages that stay and not through the choice.
+
+def released(usage: Weights, age_prev: Weights, pinned: Weights, high: float, low: float) -> Weights:
+    """The slots that are released under pressure: of those in use the ones that were not accessed for longest.
+
+    Where more than high · N slots are in use, slots are released in the order of their age, ties going to the lowest
+    slot, until no more than low · N are, or only pinned ones. A released slot is a fresh one: its usage becomes 0, what
+    it holds is wiped before this step's write, and look-ups that skip unwritten slots pass over it. The choice has no
+    gradient.
 
     Args:
         usage: [B, N], of step t.
@@ -44,19 +48,14 @@ def reclaim(usage: Weights, age_prev: Weights, pinned: Weights, high: float, low
         pinned: [B, N], 1 for slots that are never released, 0 for others.
         high, low: shares of the memory, in (0, 1), low at most high.
     Returns:
-        [B, N].
+        [B, N], 1 for slots that are released, 0 for others.
     """
-    return usage.masked_fill(released(usage, age_prev, pinned, high, low), 0)
-
-
-def released(usage: Weights, age_prev: Weights, pinned: Weights, high: float, low: float) -> Tensor:
-    """The slots that `reclaim` releases: bool [B, N]; arguments as there."""
-    N, used = usage.shape[-1], usage.detach()
-    total, free = used.sum(-1, keepdim=True), used.masked_fill(pinned != 0, 0)
+    N, used = usage.shape[-1], usage.detach() > IN_USE
     oldest_first = torch.sort(age_prev.detach(), dim=-1, descending=True, stable=True).indices
-    released_before = F.pad(free.gather(-1, oldest_first).cumsum(-1), (1, -1))
-    release = (total > high * N) & (total - released_before > low * N)
-    return torch.zeros_like(release).scatter(-1, oldest_first, release) & (pinned == 0)
+    loose = (used & (pinned == 0)).gather(-1, oldest_first)
+    count, before = used.sum(-1, keepdim=True), loose.cumsum(-1) - loose.long()
+    release = loose & (count > high * N) & (count - before > low * N)
+    return torch.zeros_like(usage).scatter(-1, oldest_first, release.to(usage.dtype)).detach()
 
 
 def exists(slots: Scalars | Unused, like: Weights) -> Weights | Unused:

@@ -28,7 +28,6 @@ from torchdnc.engines.fused.derivation import (
     write_weights_backward,
 )
 from torchdnc.ops.access import searched
-from torchdnc.ops.overflow import released
 from torchdnc.types import PAPER, UNUSED, HeadWeights, HeadWords, Interface, MemoryOptions, MemoryState, Weights
 
 
@@ -99,7 +98,12 @@ def _writing_backward(
     """Back from the state of step t to the one before. All but the usage went through the write weighting w."""
     w, retention = state.write_weights, ops.retention(xi.free_gates, prev.read_weights)
     there = ops.exists(prev.slots, w)
-    held = ops.deallocate(prev.memory, retention) if options.deallocation else prev.memory
+    counted = prev.write_weights if options.usage_gradient else prev.write_weights.detach()
+    held, gone = ops.deallocate(prev.memory, retention) if options.deallocation else prev.memory, None
+    if options.overflow == "reclaim":
+        used = ops.usage(prev.usage, counted, retention)
+        gone = ops.released(used, prev.age, prev.pinned, options.high_watermark, options.low_watermark) != 0
+        held = held.masked_fill(gone.unsqueeze(-1), 0)
     d_held, d_w_by_memory, d_erase, d_vector = erase_and_write_backward(
         held, w, xi.erase, xi.write_vector, d_state.memory
     )
@@ -114,10 +118,8 @@ def _writing_backward(
     d_memory_by_content, d_key, d_strength, _, d_mask = content_weights_backward(*looked_up, d_content)
 
     d_usage = d_state.usage + allocation_weights_backward(state.usage, there, d_allocation)
-    counted = prev.write_weights if options.usage_gradient else prev.write_weights.detach()
-    if options.overflow == "reclaim":
-        used, shares = ops.usage(prev.usage, counted, retention), (options.high_watermark, options.low_watermark)
-        d_usage = d_usage.masked_fill(released(used, prev.age, prev.pinned, *shares), 0)
+    if gone is not None:
+        d_usage, d_held = d_usage.masked_fill(gone, 0), d_held.masked_fill(gone.unsqueeze(-1), 0)
     d_usage_prev, d_counted, d_retention = usage_backward(prev.usage, counted, retention, d_usage)
     if options.deallocation:
         d_held, d_retention_by_memory = deallocate_backward(prev.memory, retention, d_held)

@@ -26,7 +26,7 @@ class Options(NamedTuple):
 
     through_writes: gradients flow from the usage into the write weights before; linked: there are links; skips: slots
     that were never written take no part in look-ups; wipes: what is freed is forgotten; masked: look-ups have masks;
-    floor: the least of these; reclaims: slots are released under pressure, above the share `high` of them, down to
+    floor: the least of these; reclaims: slots are released when more than the share `high` of them are in use, down to
     `low`; grows: rows have sizes of their own, doubled above the usage `above`, up to `most`.
     """
 

@@ -15,7 +15,7 @@ def tape_size(N: int, R: int, options: Options) -> int:
 def work_size(N: int, W: int, R: int, options: Options) -> int:
     """Numbers that the gradient of a step, which needs most, works with, rounded up to whole cache lines."""
     masking = (N * W + 2 * R * (W + N)) * options.masked
-    return -(-((3 * R + 12) * N + 8 * R + N * W * options.wipes + masking) // 16) * 16
+    return -(-((3 * R + 12) * N + 8 * R + N * W * (options.wipes or options.reclaims) + masking) // 16) * 16
 
 
 @njit(**EXACT)

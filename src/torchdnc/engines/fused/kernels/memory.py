@@ -5,7 +5,7 @@ import math
 from numba import njit
 
 from torchdnc.engines.fused.kernels.interface import squash
-from torchdnc.engines.fused.kernels.layout import interface_parts, mask_parts, slots_of, tape_parts
+from torchdnc.engines.fused.kernels.layout import interface_parts, mask_parts, reclaim_parts, slots_of, tape_parts
 from torchdnc.engines.fused.kernels.masking import score_masked
 from torchdnc.engines.fused.kernels.options import BODY, EXACT, INLINED
 from torchdnc.engines.fused.kernels.overflow import grow_older, reclaim
@@ -109,10 +109,15 @@ def _write_at(at, n, memory, memory_prev, kept, weight, erase, vector, k, square
 
 
 @njit(**EXACT)
-def retained(i, heads_prev, free_gates, N, R):
-    """ψ[i] = Π_r (1 − f^r w^r[i])."""
+def held(i, heads_prev, free_gates, released, N, R, options):
+    """What is left of a slot before it is written: nothing where it is released, ψ[i] = Π_r (1 − f^r w^r[i]) where what
+    is freed is wiped."""
     one = heads_prev.dtype.type(1)
     kept = one
+    if options.reclaims and released[i] != 0:
+        return one - one
+    if not options.wipes:
+        return kept
     for r in range(R):
         kept *= one - free_gates[r] * heads_prev[r * N + i]
     return kept
@@ -120,26 +125,27 @@ def retained(i, heads_prev, free_gates, N, R):
 
 @njit(**EXACT)
 def write(
-    memory, memory_prev, lengths, lengths_prev, weights, erase, vector, heads_prev, free_gates, first, last, N, W, R,
-    options,
+    memory, memory_prev, lengths, lengths_prev, weights, erase, vector, heads_prev, free_gates, released, first, last,
+    N, W, R, options,
 ):  # fmt: skip
     """M := M_{t−1} ∘ (1 − w eᵀ) + w vᵀ, which may be done in place, and the lengths, of slots `first` up to `last`.
 
-    What is freed is forgotten first, ψ M_{t−1}, if so asked. A slot that was never written stays of infinite length.
+    What is not `held` is forgotten first. A slot that was never written, or since released, is of infinite length.
     """
     L = lanes(memory)
     whole, kept = W - W % L, like(memory, 1)
     for i in range(first, last):
         weight, square = spread(weights[i]), like(memory, 0)
-        if options.wipes:
-            kept = spread(retained(i, heads_prev, free_gates, N, R))
+        gone = options.reclaims and released[i] != 0
+        if options.wipes or options.reclaims:
+            kept = spread(held(i, heads_prev, free_gates, released, N, R, options))
         for k in range(0, whole, L):
             square = _write_at(i * W + k, L, memory, memory_prev, kept, weight, erase, vector, k, square)
         if whole < W:
             square = _write_at(
                 i * W + whole, W - whole, memory, memory_prev, kept, weight, erase, vector, whole, square
             )
-        if options.skips and weights[i] == 0 and lengths_prev[i] == math.inf:
+        if options.skips and weights[i] == 0 and (gone or lengths_prev[i] == math.inf):
             lengths[i] = math.inf
         else:
             lengths[i] = math.sqrt(sum_lanes(square) + memory.dtype.type(COSINE_EPSILON))
@@ -301,8 +307,8 @@ def step_row(mine, prev, row, order, xi, memory_prev, memory, link_prev, link, r
         sort_free_list(order, usage, n)
         choose_write(write_weights, write_content, usage, order, alloc_gate[0], write_gate[0], n, N)
         write(
-            memory, memory_prev, lengths, lengths_prev, write_weights, erase, vector, read_weights_prev, free_gates, 0,
-            N, N, W, R, options,
+            memory, memory_prev, lengths, lengths_prev, write_weights, erase, vector, read_weights_prev, free_gates,
+            reclaim_parts(row, N, R)[2], 0, N, N, W, R, options,
         )  # fmt: skip
     if options.linked:
         if mine.piece == 0:

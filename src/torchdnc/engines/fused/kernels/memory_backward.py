@@ -3,10 +3,17 @@
 from numba import njit
 
 from torchdnc.engines.fused.kernels.interface import unsquash
-from torchdnc.engines.fused.kernels.layout import interface_parts, mask_parts, masking_parts, slots_of, tape_parts
+from torchdnc.engines.fused.kernels.layout import (
+    interface_parts,
+    mask_parts,
+    masking_parts,
+    reclaim_parts,
+    slots_of,
+    tape_parts,
+)
 from torchdnc.engines.fused.kernels.links_backward import follow_backward, precede_backward, turn_heads
 from torchdnc.engines.fused.kernels.masking import score_masked_backward
-from torchdnc.engines.fused.kernels.memory import compare, retained
+from torchdnc.engines.fused.kernels.memory import compare, held
 from torchdnc.engines.fused.kernels.options import BODY, EXACT, INLINED
 from torchdnc.engines.fused.kernels.overflow import release_backward
 from torchdnc.engines.fused.kernels.product import add_product, add_product_back
@@ -156,25 +163,26 @@ def write_key_backward(memory_prev, d_memory, scales, shrink, key, N, W):
 
 
 @njit(**EXACT)
-def wipe(memory, memory_prev, heads_prev, free_gates, N, W, R):
-    """memory := ψ M_{t−1}."""
+def wipe(memory, memory_prev, heads_prev, free_gates, released, N, W, R, options):
+    """memory := what is `held` of M_{t−1}."""
     for i in range(N):
-        kept = spread(retained(i, heads_prev, free_gates, N, R))
+        kept = spread(held(i, heads_prev, free_gates, released, N, R, options))
         for k in range(0, W, lanes(memory)):
             store(memory, i * W + k, kept * load(memory_prev, i * W + k, W - k), W - k)
 
 
 @njit(**EXACT)
-def wipe_backward(memory_prev, d_memory, d_kept, heads_prev, free_gates, N, W, R):
-    """d_memory: of ψ M_{t−1} on entry, of M_{t−1} on return; d_kept := of ψ."""
+def wipe_backward(memory_prev, d_memory, d_kept, heads_prev, free_gates, released, N, W, R, options):
+    """d_memory: of what is held of M_{t−1} on entry, of M_{t−1} on return; d_kept := of ψ."""
     for i in range(N):
-        kept, acc = spread(retained(i, heads_prev, free_gates, N, R)), like(d_memory, 0)
+        kept, acc = spread(held(i, heads_prev, free_gates, released, N, R, options)), like(d_memory, 0)
         for k in range(0, W, lanes(d_memory)):
             at, n = i * W + k, W - k
             grad = load(d_memory, at, n)
             acc = fma(grad, load(memory_prev, at, n), acc)
             store(d_memory, at, kept * grad, n)
-        d_kept[i] = sum_lanes(acc)
+        if options.wipes and not (options.reclaims and released[i] != 0):
+            d_kept[i] = sum_lanes(acc)
 
 
 @njit(**EXACT)
@@ -287,16 +295,17 @@ def step_row_backward(
             compare(ahead, memory, keys, N, W, R)
             look_up_backward(d_scores, ahead, memory, lengths, keys, strengths, d_keys, d_strengths, shrink, N, W, R)
         before = memory_prev
-        if options.wipes:
+        released = reclaim_parts(row, N, R)[2]
+        if options.wipes or options.reclaims:
             before = wiped
-            wipe(before, memory_prev, heads_prev, free_gates, N, W, R)
+            wipe(before, memory_prev, heads_prev, free_gates, released, N, W, R, options)
         slots_backward(
             before, memory, d_memory, weights, erase, vector, write_key, heads, d_reads, d_scores, compared, shrink,
             d_write, d_erase, d_vector, write_dots, N, W, R,
         )  # fmt: skip
         clear(d_kept, N)
-        if options.wipes:
-            wipe_backward(memory_prev, d_memory, d_kept, heads_prev, free_gates, N, W, R)
+        if options.wipes or options.reclaims:
+            wipe_backward(memory_prev, d_memory, d_kept, heads_prev, free_gates, released, N, W, R, options)
             compare(write_dots, memory_prev, write_key, N, W, write_strength.shape[0])
 
     # link and directional_weights

@@ -4,31 +4,31 @@ from numba import njit
 
 from torchdnc.engines.fused.kernels.layout import reclaim_parts, slots_place, tape_parts
 from torchdnc.engines.fused.kernels.options import EXACT
-from torchdnc.engines.fused.kernels.vectors import clear, total
+from torchdnc.ops.overflow import IN_USE
 
 
 @njit(**EXACT)
 def reclaim(row, prev, N, R, options):
-    """Releases slots of the row's usage: those longest without an access, where too much is used; says which."""
+    """Releases slots of the row, those longest without an access, where too many are in use; says which."""
     usage = tape_parts(row, N, R)[0]
     _, pinned, released = reclaim_parts(row, N, R)
     age_prev, pinned_prev, _ = reclaim_parts(prev, N, R)
+    used = 0
     for i in range(N):
         pinned[i] = pinned_prev[i]
-    clear(released, N)
-    used, share = total(usage, N), usage.dtype.type
-    if not used > share(options.high * N):
+        released[i] = 0
+        used += usage[i] > IN_USE
+    if not used > options.high * N:
         return
-    while used > share(options.low * N):
+    while used > options.low * N:
         oldest = -1
         for i in range(N):
-            if pinned[i] == 0 and released[i] == 0 and (oldest < 0 or age_prev[i] > age_prev[oldest]):
+            if usage[i] > IN_USE and pinned[i] == 0 and (oldest < 0 or age_prev[i] > age_prev[oldest]):
                 oldest = i
         if oldest < 0:
             return
-        released[oldest] = 1
-        used -= usage[oldest]
-        usage[oldest] = 0
+        released[oldest], usage[oldest] = 1, 0
+        used -= 1
 
 
 @njit(**EXACT)

@@ -8,7 +8,7 @@ from numba import njit
 from torchdnc.engines.fused.kernels.control import control, control_backward
 from torchdnc.engines.fused.kernels.denormals import flush_denormals, restore_denormals
 from torchdnc.engines.fused.kernels.interface import normalize, normalize_backward
-from torchdnc.engines.fused.kernels.layout import interface_parts, slots_place, tape_parts
+from torchdnc.engines.fused.kernels.layout import interface_parts, reclaim_parts, slots_place, tape_parts
 from torchdnc.engines.fused.kernels.memory import step_row, write
 from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
 from torchdnc.engines.fused.kernels.options import EXACT, INLINED
@@ -171,8 +171,8 @@ def _replay(mine, b, first, last, sizes, tape, scratch):
         _, _, _, lengths_prev, _, heads_prev, _ = tape_parts(prev, N, R)
         _, _, _, _, erase, vector, free_gates, _, _, _ = interface_parts(tape.interfaces[t, b], W, R, sizes.options)
         write(
-            memory, memory_prev, lengths, lengths_prev, weights, erase, vector, heads_prev, free_gates, slot, end, N, W,
-            R, sizes.options,
+            memory, memory_prev, lengths, lengths_prev, weights, erase, vector, heads_prev, free_gates,
+            reclaim_parts(tape.rows[t + 1, b], N, R)[2], slot, end, N, W, R, sizes.options,
         )  # fmt: skip
 
 

@@ -1,0 +1,116 @@
+"""Studies: what they measure, what they write, and that they go on where they stopped."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+from torchdnc import cli
+from torchdnc.studies import Plan, full
+from torchdnc.studies.recalling import item_of_question, recalled
+from torchdnc.studies.study import trained
+from torchdnc.tasks import KeyedRecall
+
+TASK = KeyedRecall(key_bits=5, value_bits=3, min_items=6, max_items=6, min_delay=2, max_delay=2)
+
+
+class Knows(nn.Module):
+    """Answers with the values that it finds in its own input, of the first items alone."""
+
+    def __init__(self, items: int) -> None:
+        super().__init__()
+        self.items = items
+
+    def forward(self, inputs: torch.Tensor) -> Any:
+        T, B, _ = inputs.shape
+        outputs = torch.zeros(T, B, 3) - 1
+        for t in range(T):
+            for b in range(B):
+                for item in range(self.items):
+                    if t > item and torch.equal(inputs[t, b, :5], inputs[item, b, :5]):
+                        outputs[t, b] = 2 * inputs[item, b, 5:8] - 1
+        return outputs, None
+
+
+def test_recall_is_told_item_by_item():
+    shares = recalled(Knows(4), TASK, sequences=40)
+    assert shares[:4].tolist() == [1, 1, 1, 1]
+    # Three bits of 0 are a guess that is right once in eight.
+    assert (shares[4:] < 0.4).all()
+
+
+def test_every_question_is_about_one_item():
+    batch = TASK.sample(8, seed=0, step=0)
+    items = item_of_question(TASK, batch)
+    assert items.shape == (14, 8, 6)
+    assert torch.equal(items.sum(-1), batch.mask.long())
+    assert torch.equal(items.sum(0), torch.ones(8, 6, dtype=torch.long))
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """The study of full memories with trainings of two steps, few items, and a folder of its own."""
+    trainings = full.trainings
+
+    def short(quick: bool) -> dict[str, Any]:
+        return {name: replace(run, steps=2, eval_sequences=2, batch_size=2) for name, run in trainings(quick).items()}
+
+    monkeypatch.setattr(full, "trainings", short)
+    monkeypatch.setattr(full, "ITEMS", (24, 128))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_study_writes_a_record_a_figure_and_a_page(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("matplotlib")
+    assert cli.main(["study", "full", "--quick", "--out", "here"]) == 0
+    record = json.loads(Path("here/full.json").read_text())
+    assert record["command"] == "torchdnc study full --quick --out here"
+    assert record["quick"] is True
+    assert set(record["found"]["policies"]) == set(full.POLICIES)
+    for seeds in record["found"]["policies"].values():
+        assert [len(shares) for shares in seeds[0].values()] == [24, 128]
+    assert Path("here/full.png").read_bytes().startswith(b"\x89PNG")
+    page = Path("here/full.md").read_text()
+    assert page.startswith("# What happens when the memory is full?\n")
+    assert "![What the tables below say](full.png)" in page
+    assert "A quick look: too little training for a record." in page
+    assert full.answer(record["found"]) in page
+    assert full.answer(record["found"]) in capsys.readouterr().out
+    reports = record["found"]["reports"]
+    assert reports["drop"][0]["128"]["slots"] == 32
+
+
+def test_a_study_goes_on_with_its_runs(small: Path) -> None:
+    runs = [trained(Plan(small / "runs"), name, run, 1) for name, run in full.trainings(True).items()]
+    files = {path: path.stat().st_mtime_ns for path in small.rglob("model.safetensors")}
+    assert len(files) == 3
+    again = [trained(Plan(small / "runs"), name, run, 1) for name, run in full.trainings(True).items()]
+    assert runs == again
+    assert files == {path: path.stat().st_mtime_ns for path in small.rglob("model.safetensors")}
+
+
+def test_runs_of_other_settings_are_refused(small: Path) -> None:
+    run = full.trainings(True)["dense"]
+    folders = trained(Plan(small / "runs"), "dense", run, 1)
+    assert [folder.name for folder in folders] == ["seed-0"]
+    with pytest.raises(ValueError, match="holds runs of other settings: remove it to train anew"):
+        trained(Plan(small / "runs"), "dense", replace(run, steps=3), 1)
+
+
+def test_shares_of_items_and_of_the_latest() -> None:
+    shares = {"4": [0.0, 0.5, 1.0, 1.0]}
+    assert full.share(shares, 4) == 0.625
+    assert full.share(shares, 4, latest=2) == 1
+
+
+def test_what_the_command_refuses(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["study", "nothing"]) == 2
+    assert re.search("nothing|invalid", capsys.readouterr().err)
+    assert cli.main(["study", "--help"]) == 0
+    assert "torchdnc study full --quick" in capsys.readouterr().out
