@@ -228,9 +228,9 @@ def lines(found: Found) -> Iterator[str]:
         f"Trained on 1 to {BELOW} items with {DENSE.memory_size} slots (dense) or {SPARSE.memory_size} (sparse), and "
         f"tested with these weights on {found['sequences']} sequences of each number of items; where it says so, "
         f"trained with the policy itself, on 1 to {3 * SLOTS // 2} items. An item is recalled when all "
-        f"{TASK.value_bits} bits of its value are right. Keys are random, {TASK.key_bits} bits: the more there are, the "
-        "more alike are two of them. The sparse memory takes a slot at every step, questions too. The line of 512 slots "
-        f"shows what the look-up alone costs. Reclaiming keeps {RECLAIM['high_watermark']:.0%} of the slots in use."
+        f"{TASK.value_bits} bits of its value are right. Keys are random, {TASK.key_bits} bits: the more there are, "
+        "the more alike are two of them. The sparse memory takes a slot at every step, questions too. The line of 512 "
+        f"slots shows what the look-up alone costs. Reclaiming keeps {RECLAIM['high_watermark']:.0%} of the slots in use."
     )
 
 
