@@ -18,10 +18,10 @@ from typing import Any
 import babi_text
 import pages
 
-from torchdnc.bench.record import commit as commit_now
 from torchdnc.tasks import BAbI, Task
 from torchdnc.training import Progress, Reporter, RunConfig, evaluate_run, find_recipe, load_recipe, train
 from torchdnc.training.console import Lines
+from torchdnc.training.environment import commit as commit_now
 from torchdnc.training.folder import read_config
 from torchdnc.training.metrics import METRICS
 from torchdnc.training.plain import to_plain

@@ -23,9 +23,9 @@ import suite_figures
 import suite_text
 from suite_plan import ALL, EXPERIMENTS, Experiment
 
-from torchdnc.bench.record import commit as commit_now
 from torchdnc.tasks import Task
 from torchdnc.training import RunConfig, RunError, evaluate, load_run
+from torchdnc.training.environment import commit as commit_now
 from torchdnc.training.folder import read_config
 from torchdnc.training.metrics import METRICS
 from torchdnc.training.seeds import SEEDS, SeedRun, read_seeds

@@ -9,6 +9,7 @@ import pytest
 
 import torchdnc
 from torchdnc.bench import record
+from torchdnc.training import environment
 
 
 @pytest.fixture
@@ -29,24 +30,24 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_commit_is_that_of_the_package_itself(package: Path) -> None:
-    assert record.commit() == "unknown"
+    assert environment.commit() == "unknown"
     git(package.parents[1], "init", "--quiet")
     # In an environment within somebody's checkout.
     (package.parents[1] / "theirs.py").touch()
     git(package.parents[1], "add", "theirs.py")
     git(package.parents[1], "commit", "--quiet", "--message", "theirs")
-    assert record.commit() == "unknown"
+    assert environment.commit() == "unknown"
     git(package.parents[1], "add", ".")
     git(package.parents[1], "commit", "--quiet", "--message", "ours")
     commit = git(package.parents[1], "rev-parse", "--short", "HEAD").strip()
-    assert record.commit() == commit
+    assert environment.commit() == commit
     package.write_text("second\n")
-    assert record.commit() == f"{commit}-dirty"
+    assert environment.commit() == f"{commit}-dirty"
 
 
 def test_without_git_the_commit_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "")
-    assert record.commit() == "unknown"
+    assert environment.commit() == "unknown"
 
 
 def test_header_names_everything() -> None:

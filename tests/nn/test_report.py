@@ -34,7 +34,7 @@ def test_what_is_written_and_what_is_lost_is_what_the_gates_asked_for():
     inputs = torch.randn(30, 2, 5, dtype=DOUBLE)
     report, _ = model.report(inputs)
     written = torch.stack([state.memory.write_weights.sum(-1) for state in model.trace(inputs)[1]])
-    assert_close(written + report.lost, torch.full_like(written, torch.sigmoid(torch.tensor(0.5, dtype=DOUBLE))))
+    assert_close(written + report.lost, torch.sigmoid(torch.tensor(0.5, dtype=DOUBLE)).expand_as(written))
 
 
 def test_reclaiming_is_seen():

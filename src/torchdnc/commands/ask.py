@@ -32,7 +32,7 @@ class AskArguments:
     Below an answer and its probability stand the lines read for it: a line's share in what the read heads saw from the
     end of the question on, its number in the story, and the line.
 
-    Examples:
+    For example:
       torchdnc ask runs/babi
       torchdnc ask runs/babi story.txt
       torchdnc ask runs/babi --json < story.txt

@@ -38,7 +38,7 @@ class BenchArguments:
     A part's table is printed and its file written as soon as it is done. Times want a machine with nothing else to do.
     A full run takes some ten minutes, a quick one a minute or two.
 
-    Examples:
+    For example:
       torchdnc bench --quick
       torchdnc bench steps memory --threads 1
     """

@@ -26,7 +26,7 @@ class StudyArguments:
     A study writes results/studies/NAME.json, docs/studies/NAME.png and docs/studies/NAME.md. Its trainings are kept in
     runs/studies/NAME and gone on with where they stopped, by the same command; to train anew, remove that folder.
 
-    Examples:
+    For example:
       torchdnc study full --quick
       torchdnc study full
     """

@@ -37,7 +37,8 @@ DENSE = DNCModel(
     read_heads=1,
     options=MemoryOptions(skip_unwritten=True, links="none"),
 )
-RECLAIM = {"overflow": "reclaim", "high_watermark": 0.97, "low_watermark": 0.97}
+RECLAIMING = replace(DENSE.options, overflow="reclaim", high_watermark=0.97, low_watermark=0.97)
+GROWING = replace(DENSE.options, overflow="grow", max_memory_size=8 * max(ITEMS))
 SPARSE = SparseDNCModel(hidden_size=64, memory_size=4096, word_size=32, read_heads=1, links=False)
 
 
@@ -55,10 +56,9 @@ def trainings(quick: bool) -> dict[str, RunConfig]:
     )
     # Learns under pressure, of more items than slots: what is gone it cannot answer, so that there is no goal.
     pressed = replace(run, task=replace(TASK, max_items=3 * SLOTS // 2), goal=None, steps=run.steps // 3)
-    options = replace(DENSE.options, **RECLAIM)
     return {
         "dense": run,
-        "reclaiming": replace(pressed, model=replace(DENSE, options=options)),
+        "reclaiming": replace(pressed, model=replace(DENSE, options=RECLAIMING)),
         "sparse": replace(run, model=SPARSE),
     }
 
@@ -66,12 +66,12 @@ def trainings(quick: bool) -> dict[str, RunConfig]:
 Change = Callable[[nn.Module], nn.Module]
 
 
-def _with_options(**options: Any) -> Change:
+def _with_options(options: MemoryOptions) -> Change:
     """The same weights with another policy."""
 
     def change(model: nn.Module) -> nn.Module:
         assert isinstance(model, DNC)
-        model.options = replace(model.options, **options)
+        model.options = options
         return model
 
     return change
@@ -105,9 +105,9 @@ class OnDisk(nn.Module):
 
 POLICIES: dict[str, tuple[str, Change]] = {
     "drop": ("dense", lambda model: model),
-    "reclaim": ("dense", _with_options(**RECLAIM)),
+    "reclaim": ("dense", _with_options(RECLAIMING)),
     "reclaim, trained with": ("reclaiming", lambda model: model),
-    "grow": ("dense", _with_options(overflow="grow", max_memory_size=8 * max(ITEMS))),
+    "grow": ("dense", _with_options(GROWING)),
     "512 slots": ("dense", _with_slots(512)),
     "sparse, 32 slots": ("sparse", _with_slots(SLOTS)),
     "sparse, on disk": ("sparse", OnDisk),
@@ -230,7 +230,7 @@ def lines(found: Found) -> Iterator[str]:
         f"trained with the policy itself, on 1 to {3 * SLOTS // 2} items. An item is recalled when all "
         f"{TASK.value_bits} bits of its value are right. Keys are random, {TASK.key_bits} bits: the more there are, "
         "the more alike are two of them. The sparse memory takes a slot at every step, questions too. The line of 512 "
-        f"slots shows what the look-up alone costs. Reclaiming keeps {RECLAIM['high_watermark']:.0%} of the slots in use."
+        f"slots shows what the look-up alone costs. Reclaiming keeps {RECLAIMING.high_watermark:.0%} of the slots in use."
     )
 
 
