@@ -230,7 +230,7 @@ def lines(found: Found) -> Iterator[str]:
         f"trained with the policy itself, on 1 to {3 * SLOTS // 2} items. An item is recalled when all "
         f"{TASK.value_bits} bits of its value are right. Keys are random, {TASK.key_bits} bits: the more there are, "
         "the more alike are two of them. The sparse memory takes a slot at every step, questions too. The line of 512 "
-        f"slots shows what the look-up alone costs. Reclaiming keeps {RECLAIMING.high_watermark:.0%} of the slots in use."
+        f"slots shows what the look-up alone costs. Reclaiming holds {RECLAIMING.high_watermark:.0%} of the slots."
     )
 
 
