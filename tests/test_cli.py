@@ -169,7 +169,7 @@ def test_unreached_goal_is_said(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize(
     ("command", "sentence"),
     [
-        ("fly", "there is no command fly: the commands are train, eval, ask, tasks, data, demo, bench"),
+        ("fly", "there is no command fly: the commands are train, eval, ask, study, tasks, data, demo, bench"),
         ("train nothing", "there is no recipe nothing: give the path of a .toml file or one of associative"),
         ("train nothing.toml", "there is no recipe nothing.toml"),
         ("train --steps 3 tiny.toml", "the recipe must come first, got '--steps'"),

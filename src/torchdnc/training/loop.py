@@ -25,6 +25,7 @@ from torchdnc.training.metrics import MetricsFile
 from torchdnc.training.models import check_room
 from torchdnc.training.optim import Optimizer
 from torchdnc.training.parallel import Group
+from torchdnc.training.pressure import full_memory
 from torchdnc.training.report import LostError, NonFiniteError, Progress, Reporter, Result, Status
 
 
@@ -227,6 +228,7 @@ class _Run:
         self.reporters, self.learner, self.progress = reporters, learner, progress
         self.saved = progress.step
         self.began = time.perf_counter() - progress.seconds
+        self.told_full = False
 
     def go(self) -> Result:
         """Train to the end, whichever it is."""
@@ -305,10 +307,20 @@ class _Run:
         now = next_lesson(curriculum, task, lesson, met=False)
         self._progress(scored=self.progress.step, scores=scores)
         self._row({"valid": scores} | ({} if now is None else {"lesson": now}))
+        self._tell_if_full(lesson_of(curriculum, task, lesson))
         after = _lesson_after(self.config, lesson, scores)
         if after != now:
             # It was of an easier lesson.
             self._progress(lesson=after, scores=None)
+
+    def _tell_if_full(self, task: Task) -> None:
+        """Once in a run: writes are being lost."""
+        if self.told_full or not self.reporters:
+            return
+        sentence = full_memory(self.learner.model, task, self.config.seed)
+        if sentence is not None:
+            self.told_full = True
+            self._tell(lambda reporter: reporter.warned(sentence))
 
     def _row(self, values: dict[str, Any]) -> None:
         row = {"step": self.progress.step, "seconds": round(self.progress.seconds, 3)} | values
