@@ -277,7 +277,7 @@ def access(
     psi = retention(xi["free_gates"], prev["read_weights"])
     new["usage"] = usage(prev["usage"], prev["write_weights"], psi)
     if options.overflow == "reclaim":
-        high, low = options.high_watermark, options.low_watermark
+        high, low = options.high_watermark, options.least_in_use
         stays = 1 - released(new["usage"], prev["age"], prev["pinned"], high, low)
         new["usage"] = new["usage"] * stays
     there = exists(prev["slots"], prev["memory"]) if options.overflow == "grow" else None

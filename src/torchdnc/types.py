@@ -52,6 +52,9 @@ FORWARD: Final = 2
 UNUSED: Final[Any] = ()
 """What a field of a state or of an interface holds unless an option needs it."""
 
+MARKS: Final = ("written", "age", "pinned", "slots")
+"""The fields of a memory's state that have no gradient."""
+
 S = TypeVar("S", bound="tuple[Any, ...]")
 
 
@@ -78,8 +81,8 @@ class MemoryOptions:
     released, or slots are added; docs/full-memory.md has what each guarantees."""
     high_watermark: float = 0.95
     """reclaim: slots are released when more than this share of them are in use, their usage above 1/2; in (0, 1)."""
-    low_watermark: float = 0.9
-    """reclaim: and until no more than this share are, from 0 to `high_watermark`."""
+    low_watermark: float | None = None
+    """reclaim: and until no more than this share are, from 0 to `high_watermark` (None: that)."""
     grow_above: float = 0.5
     """grow: a row's slots are doubled when all are used more than this, from 0 up to, not including, 1."""
     max_memory_size: int | None = None
@@ -96,10 +99,16 @@ class MemoryOptions:
         check_choice("links", self.links, ("full", "detached", "none"))
         self._check_overflow()
 
+    @property
+    def least_in_use(self) -> float:
+        """The share of the slots that stay in use when some are released."""
+        return self.high_watermark if self.low_watermark is None else self.low_watermark
+
     def _check_overflow(self) -> None:
         check_choice("overflow", self.overflow, ("drop", "reclaim", "grow"))
         for name in ("high_watermark", "low_watermark", "grow_above"):
-            check_share(name, getattr(self, name))
+            if getattr(self, name) is not None:
+                check_share(name, getattr(self, name))
         if self.high_watermark == 0:
             raise ValueError(f"high_watermark must be above 0, got {self.high_watermark}")
         for name, policy in _POLICY_OF.items():
@@ -107,7 +116,7 @@ class MemoryOptions:
                 raise ValueError(
                     f"{name} belongs to overflow={policy!r}, got {getattr(self, name)} with overflow={self.overflow!r}"
                 )
-        if self.low_watermark > self.high_watermark:
+        if self.least_in_use > self.high_watermark:
             raise ValueError(
                 f"low_watermark must be at most high_watermark, got {self.low_watermark} and {self.high_watermark}"
             )

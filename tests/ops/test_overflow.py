@@ -11,7 +11,7 @@ from torchdnc import DNC, MemoryOptions, ops
 from torchdnc.ops.overflow import trim
 
 DOUBLE = torch.float64
-RECLAIM = MemoryOptions(overflow="reclaim", high_watermark=0.75, low_watermark=0.5)
+RECLAIM = MemoryOptions(overflow="reclaim", high_watermark=0.75)
 
 
 def busy(seed: int, options: MemoryOptions, memory_size: int, engine: str = "reference") -> DNC:
@@ -211,9 +211,81 @@ def test_trimming_leaves_the_largest_row():
     state = busy(0, growing(8), 4).initial_state(2).memory
     roomy = ops.grow(state._replace(usage=torch.ones_like(state.usage)), growing(8))
     assert roomy.slots.tolist() == [8, 8]
-    trimmed = trim(roomy._replace(slots=torch.tensor([4.0, 6.0], dtype=DOUBLE)), least=5)
+    trimmed = trim(roomy._replace(slots=torch.tensor([4.0, 6.0], dtype=DOUBLE)))
     assert trimmed.link.shape == (2, 6, 6)
-    assert trim(roomy, least=4) is roomy
+    assert trim(roomy) is roomy
+
+
+@pytest.mark.parametrize("engine", ["reference", "fused"])
+def test_a_row_starts_afresh_with_the_models_slots_however_it_is_called(engine):
+    model = busy(6, growing(32), 8, engine)
+    inputs, reset = torch.randn(20, 2, 5, dtype=DOUBLE), torch.zeros(20, 2, dtype=torch.bool)
+    reset[6, 0] = True
+    for size in (4, 32):
+        state = model.resize(model.initial_state(2), size)
+        whole, end = model(inputs, state, reset=reset)
+        first, state = model(inputs[:6], state, reset=reset[:6])
+        second, after = model(inputs[6:], state, reset=reset[6:])
+        assert_close(torch.cat([first, second]), whole)
+        assert_close(after.memory.slots, end.memory.slots)
+        assert_close(whole[6:, 0], model(inputs[6:, 0])[0])
+    assert after.memory.usage.shape[-1] == after.memory.slots.max()
+
+
+@pytest.mark.parametrize("engine", ["auto", "reference"])
+def test_second_derivatives_of_rows_that_end_and_grow(engine):
+    model = busy(7, growing(64, grow_above=0.1), 2, engine)
+    inputs = torch.randn(12, 2, 5, dtype=DOUBLE, requires_grad=True)
+    outputs, state = model(inputs, lengths=[3, 4])
+    (slope,) = torch.autograd.grad(
+        outputs.square().sum() + state.memory.memory.square().sum(), inputs, create_graph=True
+    )
+    (second,) = torch.autograd.grad(slope.square().sum(), inputs)
+    assert second[:3].any()
+    assert not second[4:].any()
+
+
+def test_half_precision_cannot_count():
+    for options in (growing(64), RECLAIM):
+        with pytest.raises(TypeError, match="counts in the model's dtype"):
+            DNC(2, 3, memory_size=4, options=options, dtype=torch.bfloat16).initial_state(1)
+
+
+def test_a_fused_call_refuses_slots_that_there_are_not():
+    model = busy(0, growing(64), 4, "fused")
+    state = model.initial_state(2)
+    for wrong in (-3.0, 5.0, float("nan")):
+        bad = state._replace(memory=state.memory._replace(slots=torch.tensor([1.0, wrong], dtype=DOUBLE)))
+        with pytest.raises(ValueError, match=re.escape("state.memory.slots must be from 1 to 4")):
+            model(torch.zeros(2, 2, 5, dtype=DOUBLE), bad)
+
+
+@pytest.mark.parametrize("high", [0.29, 0.57, 0.58, 0.99999999])
+def test_engines_agree_at_the_watermark(high):
+    options = MemoryOptions(overflow="reclaim", high_watermark=high, low_watermark=0.2)
+    inputs = torch.randn(1, 4, 5, dtype=DOUBLE)
+    used = []
+    for engine in ("reference", "fused"):
+        model = busy(0, options, 100, engine)
+        state = model.initial_state(4)
+        usage = torch.zeros(4, 100, dtype=DOUBLE)
+        for row, count in enumerate((28, 29, 57, 58)):
+            usage[row, :count] = 1
+        _, after = model(inputs, state._replace(memory=state.memory._replace(usage=usage)))
+        used.append((after.memory.usage > 0.5).sum(-1).tolist())
+    assert used[0] == used[1]
+    most = int(high * 100)
+    assert used[0] == [count if count <= most else 20 for count in (28, 29, 57, 58)]
+
+
+def test_resizing_keeps_pinned_slots_first():
+    model = busy(0, RECLAIM, 4)
+    state = model.initial_state(1)
+    memory = state.memory._replace(usage=torch.tensor([[0.9, 0.8, 0.1, 0.7]], dtype=DOUBLE))
+    pinned = ops.pin(memory, torch.tensor([[False, False, True, False]]))
+    resized = model.resize(state._replace(memory=pinned), 2).memory
+    assert resized.usage.tolist() == [[0.9, 0.1]]
+    assert resized.pinned.tolist() == [[0, 1]]
 
 
 @pytest.mark.parametrize(

@@ -238,6 +238,7 @@ def test_long_picture_is_broken_into_lines():
         (lambda: RepeatCopy(min_repeats=0), "min_repeats must be at least 1, got 0"),
         (lambda: AssociativeRecall(min_items=1), "min_items must be at least 2, got 1"),
         (lambda: KeyedRecall(min_items=0), "min_items must be at least 1, got 0"),
+        (lambda: KeyedRecall(key_bits=63), "key_bits must be at most 62, got 63"),
         (lambda: KeyedRecall(key_bits=2, max_items=5), "max_items must be at most the 4 keys there are, got 5"),
         (lambda: KeyedRecall(min_delay=2), "min_delay must be at most max_delay, got min_delay 2 and max_delay 0"),
         (lambda: NGrams(order=6, length=5), "length must be at least 6, got 5"),

@@ -27,6 +27,7 @@ from torchdnc.nn.recurrent import Call, Recurrent, linear_output, without_batch
 from torchdnc.nn.resizing import resize_memory
 from torchdnc.ops import MemoryReport, interface_size, memory_report
 from torchdnc.ops.overflow import trim
+from torchdnc.ops.slots import of_width
 from torchdnc.types import PAPER, UNUSED, DNCState, Interface, MemoryOptions, MemoryState
 
 
@@ -150,7 +151,8 @@ class DNC(Recurrent):
 
         More slots: never-written ones are appended. Fewer: the slots of highest `usage` stay, in their order,
         ties going to the lowest slot; what the last step wrote enters the usage only at the next step. With
-        `overflow="grow"` every row then has that many.
+        `overflow="grow"` every row then has that many; one that starts afresh has the model's `memory_size` again.
+        Pinned slots stay before others.
 
         Args:
             state: of this model, batched or not.
@@ -213,14 +215,24 @@ class DNC(Recurrent):
         return MemoryReport(*(part.squeeze(1) for part in parts)), without_batch(end)
 
     def _zeros(self, batch_size: int, memory_size: int | None = None) -> DNCState:
+        self._check_counting()
         zeros = next(self.interface.parameters()).new_zeros
         shapes = self._memory_shapes((batch_size,), memory_size or self.memory_size)
         leaves = {name: zeros(shape) for name, shape in shapes.items()}
         if "slots" in leaves:
-            leaves["slots"] += min(self.memory_size, memory_size or self.memory_size)
+            leaves["slots"] += self.memory_size
         memory = MemoryState(**dict.fromkeys(MemoryState._fields, UNUSED) | leaves)
         read_words = zeros(batch_size, self.read_heads, self.word_size)
         return DNCState(self.controller.initial_state(batch_size), memory, read_words)
+
+    def _check_counting(self) -> None:
+        """Raises unless the parameters' dtype can count slots and steps, where the memory's state does."""
+        dtype = next(self.interface.parameters()).dtype
+        if self.options.overflow != "drop" and dtype not in (torch.float32, torch.float64):
+            raise TypeError(
+                f"overflow={self.options.overflow!r} counts in the model's dtype, which must be torch.float32 or "
+                f"torch.float64, got {dtype}"
+            )
 
     def _memory_shapes(self, batch: tuple[int, ...], memory_size: int) -> dict[str, tuple[int, ...]]:
         """Shapes of the fields of a memory's state, but for those that no option needs."""
@@ -238,6 +250,7 @@ class DNC(Recurrent):
         return shapes
 
     def _check_state(self, state: Any, batch: tuple[int, ...]) -> None:
+        self._check_counting()
         check_type("state", state, DNCState)
         check_type("state.memory", state.memory, MemoryState)
         W, R, like = self.word_size, self.read_heads, next(self.interface.parameters())
@@ -258,16 +271,21 @@ class DNC(Recurrent):
         return self._run_on(select(self.engine, self, call.inputs), call)
 
     def _run_on(self, run: Callable[..., Any], call: Call) -> tuple[Tensor, DNCState]:
+        grows, width = self.options.overflow == "grow", call.state.memory.usage.shape[-1]
         initial = call.state
         if call.reset is not None:
-            # A row starts afresh in a memory of the size it has, which may have been resized; what it grew is gone.
+            # A row starts afresh in a memory of the size it has, which may have been resized; one that grows, with as
+            # many slots as the model has.
+            if grows:
+                wide = of_width(call.state.memory, max(width, self.memory_size))
+                call = call._replace(state=call.state._replace(memory=wide))
             initial = self._zeros(call.inputs.shape[1], memory_size=call.state.memory.usage.shape[-1])
         beside = None
         if self.backward_lstm is not None:
             beside = self.backward_lstm(call.inputs, call.lengths, call.reset)
         features, state = run(self, call.inputs, call.state, initial, call.lengths, call.reset, beside)
-        if self.options.overflow == "grow":
-            state = state._replace(memory=trim(state.memory, least=call.state.memory.usage.shape[-1]))
+        if grows and (call.reset is not None or state.memory.usage.shape[-1] > width):
+            state = state._replace(memory=trim(state.memory))
         if beside is None:
             return features, state
         hidden, words = features.split([self.feature_size // 2, self.read_heads * self.word_size], -1)

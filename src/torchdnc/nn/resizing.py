@@ -7,17 +7,17 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from torchdnc.ops.slots import append_slots, map_slots
+from torchdnc.ops.slots import map_slots, of_width
 from torchdnc.types import MemoryState
 
 
 def resize_memory(state: MemoryState, memory_size: int) -> MemoryState:
-    """The state with `memory_size` slots: empty ones appended, or those of highest usage kept in order."""
-    extra = memory_size - state.usage.shape[-1]
-    if extra >= 0:
-        resized = append_slots(state, extra)
+    """The state with `memory_size` slots: empty ones appended, or pinned ones and those of highest usage kept."""
+    if memory_size >= state.usage.shape[-1]:
+        resized = of_width(state, memory_size)
     else:
-        resized = map_slots(state, partial(_take, _most_used(state.usage, memory_size)))
+        pinned = state.pinned if isinstance(state.pinned, Tensor) else 0
+        resized = map_slots(state, partial(_take, _most_used(state.usage + pinned, memory_size)))
     if isinstance(state.slots, Tensor):
         resized = resized._replace(slots=torch.full_like(state.slots, memory_size))
     return resized

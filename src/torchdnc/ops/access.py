@@ -38,7 +38,7 @@ def access(
     used = usage(prev.usage, counted, kept)
     gone = None
     if options.overflow == "reclaim":
-        gone = released(used, prev.age, prev.pinned, options.high_watermark, options.low_watermark) != 0
+        gone = released(used, prev.age, prev.pinned, options.high_watermark, options.least_in_use) != 0
         used = used.masked_fill(gone, 0)
 
     found = content_weights(prev.memory, xi.write_key, xi.write_strength, searched(prev), xi.write_mask)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import torch
 from torch import Tensor
 
-from torchdnc.ops.slots import append_slots, map_slots
+from torchdnc.ops.slots import of_width
 from torchdnc.types import HeadWeights, MemoryOptions, MemoryState, Scalars, Unused, Weights
 
 
@@ -37,10 +38,10 @@ IN_USE: Final = 0.5
 def released(usage: Weights, age_prev: Weights, pinned: Weights, high: float, low: float) -> Weights:
     """The slots that are released under pressure: of those in use the ones that were not accessed for longest.
 
-    Where more than high · N slots are in use, slots are released in the order of their age, ties going to the lowest
-    slot, until no more than low · N are, or only pinned ones. A released slot is a fresh one: its usage becomes 0, what
-    it holds is wiped before this step's write, and look-ups that skip unwritten slots pass over it. The choice has no
-    gradient.
+    Where more than high · N slots are in use, unpinned slots are released in the order of their age, ties going to the
+    lowest slot, until no more than low · N are, or only pinned ones. A released slot is a fresh one: its usage becomes
+    0, what it holds is wiped before this step's write, and look-ups that skip unwritten slots pass over it. The choice
+    has no gradient.
 
     Args:
         usage: [B, N], of step t.
@@ -51,10 +52,11 @@ def released(usage: Weights, age_prev: Weights, pinned: Weights, high: float, lo
         [B, N], 1 for slots that are released, 0 for others.
     """
     N, used = usage.shape[-1], usage.detach() > IN_USE
+    most, least = math.floor(high * N), math.floor(low * N)
     oldest_first = torch.sort(age_prev.detach(), dim=-1, descending=True, stable=True).indices
     loose = (used & (pinned == 0)).gather(-1, oldest_first)
     count, before = used.sum(-1, keepdim=True), loose.cumsum(-1) - loose.long()
-    release = loose & (count > high * N) & (count - before > low * N)
+    release = loose & (count > most) & (count - before > least)
     return torch.zeros_like(usage).scatter(-1, oldest_first, release.to(usage.dtype)).detach()
 
 
@@ -93,22 +95,23 @@ def grow(memory_state: MemoryState, options: MemoryOptions) -> MemoryState:
     counted = (1 - (1 - u) * (1 - w)).masked_fill(there == 0, 1)
     doubled = torch.maximum(slots, (2 * slots).clamp(max=options.max_memory_size))
     slots = torch.where(counted.amin(-1) > options.grow_above, doubled, slots)
-    extra = int(slots.max()) - u.shape[-1] if slots.numel() else 0
-    grown = append_slots(memory_state, extra) if extra > 0 else memory_state
-    return grown._replace(slots=slots)
+    width, most = u.shape[-1], options.max_memory_size or 0
+    # At the largest size nothing is asked of the numbers, so that a transform need not know them.
+    if width < most and slots.numel():
+        memory_state = of_width(memory_state, max(width, int(slots.max())))
+    return memory_state._replace(slots=slots)
 
 
-def trim(memory_state: MemoryState, least: int) -> MemoryState:
-    """The state of rows with sizes of their own in tensors of the largest row's size, but of no less than `least`."""
+def trim(memory_state: MemoryState) -> MemoryState:
+    """The state of rows with sizes of their own in tensors of the largest row's size."""
     slots = memory_state.slots
-    size = max(least, int(slots.max()) if slots.numel() else 0)
-    if size >= memory_state.usage.shape[-1]:
-        return memory_state
-    return map_slots(memory_state, lambda tensor, dim: tensor.narrow(dim, 0, size))
+    return of_width(memory_state, int(slots.max())) if slots.numel() else memory_state
 
 
 def pin(memory_state: MemoryState, where: Tensor, pinned: bool = True) -> MemoryState:
-    """Keeps slots from being released, or lets go of them again; the network itself may still free or write over them.
+    """Keeps slots from being released, or lets go of them again.
+
+    The network itself may still free them or write over them; `resize` to fewer slots keeps them first.
 
     Args:
         memory_state: of a memory with `overflow="reclaim"`.

@@ -32,7 +32,7 @@ class MemoryReport(NamedTuple):
         """Per sequence [B]: the highest occupancy, the fewest free slots, the most slots, and the sums of the rest."""
         return {
             "occupancy": self.occupancy.amax(0),
-            "free_slots": self.free_slots.masked_fill(self.slots == 0, torch.inf).amin(0),
+            "free_slots": self.free_slots.masked_fill(self.slots == 0, torch.inf).amin(0).nan_to_num(posinf=0.0),
             "lost": self.lost.sum(0),
             "overwritten": self.overwritten.sum(0),
             "evicted": self.evicted.sum(0),

@@ -23,6 +23,11 @@ def map_slots(memory_state: MemoryState, change: Callable[[Tensor, int], Tensor]
     return MemoryState(**changed)
 
 
-def append_slots(memory_state: MemoryState, extra: int) -> MemoryState:
-    """The state with so many empty slots behind the others, which no row has yet where rows have sizes of their own."""
+def of_width(memory_state: MemoryState, memory_size: int) -> MemoryState:
+    """The state with empty slots behind the others, or without the last ones, in tensors of this many slots."""
+    extra = memory_size - memory_state.usage.shape[-1]
+    if extra == 0:
+        return memory_state
+    if extra < 0:
+        return map_slots(memory_state, lambda tensor, dim: tensor.narrow(dim, 0, memory_size))
     return map_slots(memory_state, lambda tensor, dim: F.pad(tensor, (0, 0) * (-dim - 1) + (0, extra)))

@@ -206,7 +206,7 @@ def lines(found: Found) -> Iterator[str]:
     """The tables, and what they do not say."""
     slots = found["slots"]
     for title, latest in (("Share of all items recalled, %", None), (f"Of the latest {slots} items, %", slots)):
-        yield f"{title}; the mean of {len(found['policies']['drop'])} seed(s), the least in brackets:"
+        yield f"{title}; the mean over seeds that learned with finite losses, the least in brackets:"
         yield ""
         yield "| items | " + " | ".join(map(str, found["items"])) + " |"
         yield "|---|" + "---|" * len(found["items"])

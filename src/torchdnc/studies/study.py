@@ -12,6 +12,7 @@ from torchdnc.training import Reporter, RunConfig
 from torchdnc.training.checkpoint import write_atomically
 from torchdnc.training.environment import commit, machine, versions
 from torchdnc.training.figures import missing
+from torchdnc.training.report import NonFiniteError
 from torchdnc.training.seeds import SEEDS, read_seeds, resume_seeds, train_seeds
 
 Found = dict[str, Any]
@@ -92,6 +93,7 @@ def trained(plan: Plan, name: str, config: RunConfig, seeds: int) -> list[Path]:
     Raises:
         KeyboardInterrupt: one was interrupted; the same call goes on with it.
         ValueError: the folder holds runs of other settings.
+        NonFiniteError: of all seeds.
     """
     folder = plan.runs / name
     if (folder / SEEDS).exists():
@@ -103,4 +105,7 @@ def trained(plan: Plan, name: str, config: RunConfig, seeds: int) -> list[Path]:
         runs, interrupted = train_seeds(config, folder, seeds, lambda _: plan.reporters)
     if interrupted is not None:
         raise KeyboardInterrupt
-    return [folder / f"seed-{each.seed}" for each in runs if each.status != "failed"]
+    ended = [folder / f"seed-{each.seed}" for each in runs if each.status != "failed"]
+    if not ended:
+        raise NonFiniteError(f"no run in {folder} ended: their losses were no longer numbers")
+    return ended

@@ -10,6 +10,9 @@ from torchdnc.checks import check_range, check_size, check_type
 from torchdnc.tasks.base import Batch, Totals
 from torchdnc.tasks.bits import BitTask, as_batch, bit_names, random_bits, wrong_bits
 
+MOST_KEY_BITS = 62
+"""Keys are drawn as whole numbers."""
+
 
 @dataclass(frozen=True)
 class KeyedRecall(BitTask):
@@ -53,6 +56,8 @@ class KeyedRecall(BitTask):
     def __post_init__(self) -> None:
         check_size("key_bits", self.key_bits)
         check_size("value_bits", self.value_bits)
+        if self.key_bits > MOST_KEY_BITS:
+            raise ValueError(f"key_bits must be at most {MOST_KEY_BITS}, got {self.key_bits}")
         check_range(1, min_items=self.min_items, max_items=self.max_items)
         check_range(0, min_delay=self.min_delay, max_delay=self.max_delay)
         check_type("in_order", self.in_order, bool)

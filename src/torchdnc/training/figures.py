@@ -15,5 +15,5 @@ def missing() -> str | None:
 def png(figure: Any) -> bytes:
     """A figure of matplotlib."""
     data = io.BytesIO()
-    figure.savefig(data, format="png", dpi=110)
+    figure.savefig(data, format="png", dpi=120)
     return data.getvalue()

@@ -28,7 +28,7 @@ from torchdnc.engines.fused.derivation import (
     write_weights_backward,
 )
 from torchdnc.ops.access import searched
-from torchdnc.types import PAPER, UNUSED, HeadWeights, HeadWords, Interface, MemoryOptions, MemoryState, Weights
+from torchdnc.types import MARKS, PAPER, UNUSED, HeadWeights, HeadWords, Interface, MemoryOptions, MemoryState, Weights
 
 
 def access_backward(
@@ -102,7 +102,7 @@ def _writing_backward(
     held, gone = ops.deallocate(prev.memory, retention) if options.deallocation else prev.memory, None
     if options.overflow == "reclaim":
         used = ops.usage(prev.usage, counted, retention)
-        gone = ops.released(used, prev.age, prev.pinned, options.high_watermark, options.low_watermark) != 0
+        gone = ops.released(used, prev.age, prev.pinned, options.high_watermark, options.least_in_use) != 0
         held = held.masked_fill(gone.unsqueeze(-1), 0)
     d_held, d_w_by_memory, d_erase, d_vector = erase_and_write_backward(
         held, w, xi.erase, xi.write_vector, d_state.memory
@@ -140,7 +140,7 @@ def _writing_backward(
         link=d_link_prev,
         write_weights=d_counted if options.usage_gradient else torch.zeros_like(d_counted),
         read_weights=d_read_weights_prev,
-        **{name: _none_of(getattr(prev, name)) for name in ("written", "age", "pinned", "slots")},
+        **{name: _none_of(getattr(prev, name)) for name in MARKS},
     )
 
 
@@ -171,7 +171,7 @@ class Access(torch.autograd.Function):
         ctx.options, ctx.structure = options, structure
         after = pytree.tree_leaves(state)
         ctx.save_for_backward(*leaves, *after)
-        marks = (state.written, state.age, state.pinned, state.slots)
+        marks = (getattr(state, name) for name in MARKS)
         ctx.mark_non_differentiable(*(mark for mark in marks if isinstance(mark, Tensor)))
         return read_words, *after
 

@@ -24,6 +24,7 @@ from torchdnc.engines.fused.sequence import (
     memory_of,
     tensors_of,
 )
+from torchdnc.ops.slots import of_width
 from torchdnc.types import DNCState, LSTMState
 
 
@@ -118,7 +119,9 @@ def flat(parameters: Parameters) -> list[Tensor]:
 
 def _again(call: Call, again: Callable[..., Any], inputs: Tensor, *leaves: Tensor) -> Any:
     """The call on the reference, as a function of tensors one by one."""
-    return again(inputs, *_grouped(call, leaves))
+    features, state = again(inputs, *_grouped(call, leaves))
+    # There a row past its end may have grown the tensors too.
+    return features, state._replace(memory=of_width(state.memory, call.sizes.N))
 
 
 def needs_reference(*d_outputs: Tensor) -> bool:

@@ -17,8 +17,8 @@ from torchdnc.engines.fused.kernels.layout import slots_place, tape_size, work_s
 from torchdnc.engines.fused.kernels.sparse.arrays import SparseSizes, SparseTape
 from torchdnc.engines.sparse.states import SparseState
 from torchdnc.ops.content import COSINE_EPSILON
-from torchdnc.ops.slots import append_slots
-from torchdnc.types import UNUSED, DNCState, LSTMState, MemoryOptions, MemoryState
+from torchdnc.ops.slots import of_width
+from torchdnc.types import MARKS, UNUSED, DNCState, LSTMState, MemoryOptions, MemoryState
 
 _UNUSED: Final = MemoryState(*[UNUSED] * len(MemoryState._fields))
 
@@ -92,7 +92,7 @@ def forward(
     wanted = int(scratch.wanted.max(initial=0))
     if wanted > sizes.N:
         # Once for every doubling of the largest memory of the batch.
-        larger = start._replace(memory=append_slots(start.memory, wanted - sizes.N))
+        larger = start._replace(memory=of_width(start.memory, wanted))
         sizes = sizes._replace(N=wanted)
         return forward(team, sizes, parameters, epsilon, larger, inputs, alive, fresh)
     return sizes, features, _end(sizes, end, tape), kept
@@ -143,7 +143,7 @@ def kernel_options(options: MemoryOptions) -> Options:
         floor=float(options.mask_floor),
         reclaims=options.overflow == "reclaim",
         high=float(options.high_watermark),
-        low=float(options.low_watermark),
+        low=float(options.least_in_use),
         grows=options.overflow == "grow",
         above=float(options.grow_above),
         most=options.max_memory_size or 0,
@@ -165,7 +165,14 @@ def tensors_of(memory: MemoryState) -> list[Tensor]:
 
 def marks_of(memory: MemoryState) -> list[Tensor]:
     """The fields that have no gradient."""
-    return [leaf for leaf in (memory.written, memory.age, memory.pinned, memory.slots) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in (getattr(memory, name) for name in MARKS) if isinstance(leaf, Tensor)]
+
+
+def check_slots(memory: MemoryState) -> None:
+    """Raises ValueError unless every row has from 1 to all slots; kernels believe what they are told."""
+    slots: Any = memory.slots
+    if isinstance(slots, Tensor) and not ((slots >= 1) & (slots <= memory.usage.shape[-1])).all():
+        raise ValueError(f"state.memory.slots must be from 1 to {memory.usage.shape[-1]}, got {slots.tolist()}")
 
 
 def memory_work(memory: MemoryState) -> int:

@@ -18,6 +18,7 @@ from torchdnc.engines.fused.kernels.layout import tape_size, work_size
 from torchdnc.engines.fused.kernels.steps import StepSizes, StepTape
 from torchdnc.engines.fused.sequence import (
     array,
+    check_slots,
     flat_rows,
     kernel_options,
     marks_of,
@@ -68,6 +69,7 @@ def step(
     interface = network.interface(hidden if beside is None else torch.cat([hidden, beside], -1))
     # The kernels believe the sizes that they are told.
     check_shape("interface", interface, (len(chi), interface_size(call.word_size, call.read_heads, call.options)))
+    check_slots(state.memory)
     memory = grow(state.memory, call.options) if call.options.overflow == "grow" else state.memory
     read_words, *leaves = FusedAccess.apply(call, interface.to(state.read_words.dtype), *tensors_of(memory))
     features = torch.cat([hidden, read_words.flatten(-2)], -1)

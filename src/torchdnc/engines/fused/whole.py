@@ -17,7 +17,7 @@ from torch.nn.modules.module import _has_any_global_hook
 from torchdnc.engines import reference
 from torchdnc.engines.fused.function import Call, FusedSequence, flat, leaves_of, state_of
 from torchdnc.engines.fused.kernels.arrays import Array, Sizes
-from torchdnc.engines.fused.sequence import Parameters, kernel_options, memory_work
+from torchdnc.engines.fused.sequence import Parameters, check_slots, kernel_options, memory_work
 from torchdnc.types import DNCState, LSTMState
 
 
@@ -90,6 +90,7 @@ def run(
 ) -> tuple[Tensor, DNCState]:
     """The whole sequence; arguments as `fused.run` has them."""
     T, B, _ = inputs.shape
+    check_slots(state.memory)
     inputs, alive, fresh = without_padding(inputs, lengths, reset)
     parameters, epsilon = parameters_of(network, beside)
     again = partial(_on_the_reference, network, epsilon, initial, lengths, reset) if second_derivatives else None

@@ -1,5 +1,7 @@
 """What a full memory does: `torchdnc.ops.overflow`, of one row."""
 
+import math
+
 from numba import njit
 
 from torchdnc.engines.fused.kernels.layout import reclaim_parts, slots_place, tape_parts
@@ -13,14 +15,14 @@ def reclaim(row, prev, N, R, options):
     usage = tape_parts(row, N, R)[0]
     _, pinned, released = reclaim_parts(row, N, R)
     age_prev, pinned_prev, _ = reclaim_parts(prev, N, R)
-    used = 0
+    used, most, least = 0, math.floor(options.high * N), math.floor(options.low * N)
     for i in range(N):
         pinned[i] = pinned_prev[i]
         released[i] = 0
         used += usage[i] > IN_USE
-    if not used > options.high * N:
+    if used <= most:
         return
-    while used > options.low * N:
+    while used > least:
         oldest = -1
         for i in range(N):
             if usage[i] > IN_USE and pinned[i] == 0 and (oldest < 0 or age_prev[i] > age_prev[oldest]):
