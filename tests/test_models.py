@@ -10,7 +10,7 @@ from torchdnc.training.ask import Asker
 from torchdnc.training.folder import read_config
 
 ROOT = Path(__file__).parents[1]
-NAME = "babi-content"
+NAME = "babi-biadnc"
 STORY = ("Sandra went to the office.", "Daniel moved to the garden.", "Sandra journeyed to the kitchen.")
 
 

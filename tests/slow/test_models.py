@@ -14,7 +14,7 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.mark.usefixtures("babi_data")
-@pytest.mark.parametrize("name", ["babi-content"])
+@pytest.mark.parametrize("name", ["babi-biadnc"])
 def test_published_scores(name: str) -> None:
     record = json.loads((ROOT / "results" / f"{name}.json").read_text())
     published = min(record["runs"], key=lambda run: run["scores"]["mean_error"])["tests"]["test"]
