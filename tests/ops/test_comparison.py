@@ -48,7 +48,7 @@ def test_one_wrong_part_of_several_is_told():
 
 
 def test_parts_are_matched_by_name():
-    state = MemoryState(*[torch.tensor(RIGHT + i) for i in range(7)])
+    state = MemoryState(*[torch.tensor(RIGHT + i) for i in range(len(MemoryState._fields))])
     expected = {name: RIGHT + i for i, name in enumerate(MemoryState._fields)}
     assert_close(state, expected)
     usage, precedence = expected.pop("usage"), expected.pop("precedence")
