@@ -90,7 +90,7 @@ def gradient_by(factor: float) -> Callable[[DNC], None]:
     return plant
 
 
-def allocation_by_hundredths(usage: Tensor) -> Tensor:
+def allocation_by_hundredths(usage: Tensor, exists: Any) -> Tensor:
     order = (usage * 100).round().argsort(dim=-1, stable=True)
     ascending = usage.gather(-1, order)
     used_before = torch.cat([torch.ones_like(usage[..., :1]), ascending.cumprod(-1)[..., :-1]], -1)
