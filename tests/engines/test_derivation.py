@@ -228,6 +228,8 @@ def test_sequence(kind: Function, options: MemoryOptions) -> None:
 @by_options
 @pytest.mark.parametrize("kind", [ordinary, edges, full])
 def test_sequence_in_float32(kind: Function, options: MemoryOptions) -> None:
+    if options.overflow == "reclaim" and kind is not ordinary:
+        pytest.skip("what is released at ties is up to rounding")
     # Words of a single number score all the same: slots that were released would tie, and rounding order them.
     sizes = [each for each in SIZES[::2] if each.W > 1 or options.overflow != "reclaim"]
     assert_as_exact(partial(of_sequence, options), [sequence(kind, each, options) for each in sizes])
