@@ -12,6 +12,7 @@ from torch.utils import _pytree as pytree
 
 from tests.engines.nudges import Nudges
 from torchdnc import DNC, DNCState, MemoryOptions
+from torchdnc.types import MARKS
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def asymmetric_state(made: DNC, B: int) -> DNCState:
 def leaf_state(state: DNCState) -> DNCState:
     """The state with leaves that gather gradients, but for the memory's marks, which have none."""
     made: DNCState = pytree.tree_map(lambda leaf: leaf.detach().clone().requires_grad_(), state)
-    for name in ("written", "age", "pinned", "slots"):
+    for name in MARKS:
         mark = getattr(made.memory, name)
         if isinstance(mark, Tensor):
             mark.requires_grad_(False)

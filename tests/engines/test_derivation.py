@@ -18,7 +18,7 @@ from tests.ops.inputs import KINDS, Sizes, edges, full, ordinary, saturated, tie
 from torchdnc import MemoryOptions, ops
 from torchdnc.engines.fused import derivation, derived
 from torchdnc.ops.interface import SOFTPLUS_THRESHOLD
-from torchdnc.types import PAPER, UNUSED, MemoryState
+from torchdnc.types import MARKS, PAPER, UNUSED, MemoryState
 
 Function = Callable[..., Any]
 Values = Sequence[Tensor]
@@ -184,7 +184,7 @@ def roll_out(access: Function, options: MemoryOptions, vectors: Tensor, *start: 
     for vector in vectors:
         read_words, state = access(ops.split_interface(vector, W, R, options), state, options)
         words.append(read_words)
-    marks = dict.fromkeys(("written", "age", "pinned", "slots"), UNUSED)
+    marks = dict.fromkeys(MARKS, UNUSED)
     return torch.stack(words), *pytree.tree_leaves(state._replace(**marks))
 
 

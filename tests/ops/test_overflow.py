@@ -245,6 +245,15 @@ def test_second_derivatives_of_rows_that_end_and_grow(engine):
     assert not second[4:].any()
 
 
+def test_vmap_takes_a_state_of_the_largest_size():
+    model = busy(8, growing(8), 2)
+    state, inputs = model.resize(model.initial_state(3), 8), torch.randn(3, 5, dtype=DOUBLE)
+    mapped = torch.func.vmap(lambda x, one: model.step(x, one)[0])(inputs, state)
+    assert_close(mapped, model.step(inputs, state)[0])
+    with pytest.raises(RuntimeError, match="item"):
+        torch.func.vmap(lambda x, one: model.step(x, one)[0])(inputs, model.initial_state(3))
+
+
 def test_half_precision_cannot_count():
     for options in (growing(64), RECLAIM):
         with pytest.raises(TypeError, match="counts in the model's dtype"):

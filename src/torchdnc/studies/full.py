@@ -171,14 +171,10 @@ def figure(found: Found) -> bytes:
     for panel, latest, title in ((panels[0], None, "all items"), (panels[1], slots, f"the latest {slots} items")):
         for place, (policy, seeds) in enumerate(found["policies"].items()):
             lines = [[share(each, items, latest) for items in found["items"]] for each in seeds]
-            ratios, means = (
-                [items / slots for items in found["items"]],
-                [*map(statistics.fmean, zip(*lines, strict=True))],
-            )
-            panel.plot(ratios, means, marker="os*v^xD"[place], color=f"C{place}", label=policy, markersize=4)
-            panel.fill_between(
-                ratios, [*map(min, *lines, lines[0])], [*map(max, *lines, lines[0])], color=f"C{place}", alpha=0.15
-            )
+            columns, ratios = [*zip(*lines, strict=True)], [items / slots for items in found["items"]]
+            colour = f"C{place}"
+            panel.plot(ratios, [*map(statistics.fmean, columns)], marker="os*v^xD"[place], color=colour, label=policy)
+            panel.fill_between(ratios, [*map(min, columns)], [*map(max, columns)], color=colour, alpha=0.15)
         panel.axvline(1, color="black", linestyle=":", linewidth=1)
         panel.set(xscale="log", xlabel=f"items for each of the {slots} slots", title=title)
         panel.set_xticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])
