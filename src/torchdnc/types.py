@@ -106,9 +106,12 @@ class MemoryOptions:
 
     def _check_overflow(self) -> None:
         check_choice("overflow", self.overflow, ("drop", "reclaim", "grow"))
-        for name in ("high_watermark", "low_watermark", "grow_above"):
-            if getattr(self, name) is not None:
-                check_share(name, getattr(self, name))
+        for name, share in {
+            "high_watermark": self.high_watermark,
+            "low_watermark": self.least_in_use,
+            "grow_above": self.grow_above,
+        }.items():
+            check_share(name, share)
         if self.high_watermark == 0:
             raise ValueError(f"high_watermark must be above 0, got {self.high_watermark}")
         for name, policy in _POLICY_OF.items():

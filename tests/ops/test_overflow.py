@@ -306,6 +306,7 @@ def test_resizing_keeps_pinned_slots_first():
         ({"max_memory_size": 9}, ValueError, "max_memory_size belongs to overflow='grow', got 9 with overflow='drop'"),
         ({"high_watermark": 0.8}, ValueError, "high_watermark belongs to overflow='reclaim', got 0.8"),
         ({"overflow": "reclaim", "grow_above": 0.1}, ValueError, "grow_above belongs to overflow='grow', got 0.1"),
+        ({"overflow": "reclaim", "high_watermark": None}, TypeError, "high_watermark must be a number, got None"),
         ({"overflow": "reclaim", "high_watermark": 0.0}, ValueError, "high_watermark must be above 0, got 0.0"),
         (
             {"overflow": "reclaim", "high_watermark": 1.0},
