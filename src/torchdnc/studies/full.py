@@ -50,6 +50,7 @@ def trainings(quick: bool) -> dict[str, RunConfig]:
         optimizer=Optimizer(name="adam", learning_rate=3e-3, clip_norm=10.0),
         goal=Goal("wrong_bits", 1e-4),
         batch_size=32,
+        threads=1,
         steps=300 if quick else 6000,
         eval_every=250,
         eval_sequences=256,
