@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from torchdnc import cli
+from torchdnc.bench.text import prose
 from torchdnc.studies import Plan, full
 from torchdnc.studies.recalling import item_of_question, recalled
 from torchdnc.studies.study import trained
@@ -80,7 +81,7 @@ def test_a_study_writes_a_record_a_figure_and_a_page(small: Path, capsys: pytest
     assert page.startswith("# What happens when the memory is full?\n")
     assert "![What the tables below say](full.png)" in page
     assert "A quick look: too little training for a record." in page
-    assert full.answer(record["found"]) in page
+    assert prose(full.answer(record["found"])) in page
     assert full.answer(record["found"]) in capsys.readouterr().out
     reports = record["found"]["reports"]
     assert reports["drop"][0]["128"]["slots"] == 32

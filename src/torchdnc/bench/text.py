@@ -38,9 +38,9 @@ def judged(value: float | None, goal: Sequence[float] | None) -> tuple[str, str]
     return str(held), held.verdict(value)
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+def table(head: Sequence[object], rows: Iterable[Sequence[object]]) -> str:
     """Lines of padded columns, the first to the left, the others to the right."""
-    cells = [list(head), *(list(map(str, row)) for row in rows)]
+    cells = [list(map(str, row)) for row in (head, *rows)]
     widths = [max(3, *(len(row[column]) for row in cells)) for column in range(len(head))]
 
     def line(row: Sequence[str]) -> str:

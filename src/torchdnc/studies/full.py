@@ -11,7 +11,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from torchdnc.bench.text import prose, table
 from torchdnc.nn import DNC, SparseDNC
+from torchdnc.studies.drawing import percent, spread
 from torchdnc.studies.recalling import recalled
 from torchdnc.studies.study import Found, Plan, Study, trained
 from torchdnc.tasks import KeyedRecall
@@ -171,11 +173,8 @@ def figure(found: Found) -> bytes:
     slots = found["slots"]
     for panel, latest, title in ((panels[0], None, "all items"), (panels[1], slots, f"the latest {slots} items")):
         for place, (policy, seeds) in enumerate(found["policies"].items()):
-            lines = [[share(each, items, latest) for items in found["items"]] for each in seeds]
-            columns, ratios = [*zip(*lines, strict=True)], [items / slots for items in found["items"]]
-            colour = f"C{place}"
-            panel.plot(ratios, [*map(statistics.fmean, columns)], marker="os*v^xD"[place], color=colour, label=policy)
-            panel.fill_between(ratios, [*map(min, columns)], [*map(max, columns)], color=colour, alpha=0.15)
+            each_seed = [[share(each, items, latest) for items in found["items"]] for each in seeds]
+            spread(panel, [items / slots for items in found["items"]], each_seed, policy, place)
         panel.axvline(1, color="black", linestyle=":", linewidth=1)
         panel.set(xscale="log", xlabel=f"items for each of the {slots} slots", title=title)
         panel.set_xticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])
@@ -205,23 +204,24 @@ def lines(found: Found) -> Iterator[str]:
     for title, latest in (("Share of all items recalled, %", None), (f"Of the latest {slots} items, %", slots)):
         yield f"{title}; the mean over seeds that learned with finite losses, the least in brackets:"
         yield ""
-        yield "| items | " + " | ".join(map(str, found["items"])) + " |"
-        yield "|---|" + "---|" * len(found["items"])
-        for policy, seeds in found["policies"].items():
-            columns = [[share(each, items, latest) for each in seeds] for items in found["items"]]
-            cells = [f"{100 * statistics.fmean(column):.1f} ({100 * min(column):.1f})" for column in columns]
-            yield f"| {policy} | " + " | ".join(cells) + " |"
+        yield table(
+            ["items", *found["items"]],
+            (
+                [policy, *(percent([share(each, items, latest) for each in seeds]) for items in found["items"])]
+                for policy, seeds in found["policies"].items()
+            ),
+        )
         yield ""
     yield "What a sequence does to the memory, on average: written and lost, written over, released, slots at the end:"
     yield ""
-    yield "| items | " + " | ".join(map(str, found["items"])) + " |"
-    yield "|---|" + "---|" * len(found["items"])
+    rows = []
     for policy, seeds in found["reports"].items():
         for name in ("lost", "overwritten", "evicted", "slots"):
             means = [statistics.fmean(each[str(items)][name] for each in seeds) for items in found["items"]]
-            yield f"| {policy}: {name} | " + " | ".join(f"{mean:.1f}" for mean in means) + " |"
+            rows.append([f"{policy}: {name}", *(f"{mean:.1f}" for mean in means)])
+    yield table(["items", *found["items"]], rows)
     yield ""
-    yield (
+    yield prose(
         f"Trained on 1 to {BELOW} items with {DENSE.memory_size} slots (dense) or {SPARSE.memory_size} (sparse), and "
         f"tested with these weights on {found['sequences']} sequences of each number of items; where it says so, "
         f"trained with the policy itself, on 1 to {3 * SLOTS // 2} items. An item is recalled when all "

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from torchdnc.bench.text import prose
 from torchdnc.training import Reporter, RunConfig
 from torchdnc.training.checkpoint import write_atomically
 from torchdnc.training.environment import commit, machine, versions
@@ -79,10 +80,10 @@ def page(record: Found, study: Study, drawn: bool) -> str:
     """The page of a study: the question, the answer, the figure, the tables, the command."""
     name, found, of = record["study"], record["found"], record["versions"]
     told = ", ".join(f"{package} {of[package]}" for package in ("torch", "numba", "python"))
-    lines = [f"# {study.question}", "", study.answer(found), ""]
+    lines = [f"# {study.question}", "", prose(study.answer(found)), ""]
     lines += [f"![What the tables below say]({name}.png)", ""] if drawn else []
     lines += [*study.lines(found), ""]
-    lines += [f"`{record['command']}`, commit {record['commit']}; {record['machine']}, {told}."]
+    lines += [prose(f"`{record['command']}`, commit {record['commit']}; {record['machine']}, {told}.")]
     lines += ["A quick look: too little training for a record."] if record["quick"] else []
     return "\n".join(lines) + "\n"
 
