@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from torchdnc.checks import check_bound, check_dtype, check_number, check_size, check_type
 from torchdnc.engines import unroll
+from torchdnc.engines.reference import autocasts
 from torchdnc.nn.controllers import LSTMController, check_lstm_state, enlarge_inputs
 from torchdnc.nn.recurrent import Call, Recurrent, linear_output
 from torchdnc.types import LSTMState
@@ -113,3 +114,34 @@ class LSTM(Deep):
         """Draws every parameter anew, from the distribution it was made with."""
         super().reset_parameters()
         enlarge_inputs(self.controller, self.input_size, self.input_gain)
+
+    def _run(self, call: Call) -> tuple[Tensor, LSTMState]:
+        plain = call.lengths is None and call.reset is None and self.controller.activation_gradient_clip is None
+        if not plain or call.inputs.numel() == 0 or autocasts(call.inputs.device):
+            return super()._run(call)
+        return whole(self.controller, call.inputs, call.state)
+
+
+def whole(controller: LSTMController, inputs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+    """A deep LSTM over whole sequences, layer by layer on PyTorch's own LSTM; what `unroll` gives, to rounding.
+
+    Args:
+        controller: its layers are linear, its gradients not clipped.
+        inputs: [T, B, I].
+        state: the state before the first step.
+    Returns:
+        features [T, B, L·H] and the state after the last step.
+    """
+    hidden: list[Tensor] = []
+    ends: list[tuple[Tensor, Tensor]] = []
+    size = inputs.shape[-1]
+    for layer, h, s in zip(controller.layers, state.hidden, state.cell, strict=True):
+        # A layer's columns are of the input, of its own h and of the h below.
+        own, recurrent, below = layer.weight.split([size, len(h[0]), layer.in_features - size - len(h[0])], -1)
+        weights = [torch.cat([own, below], -1), recurrent, layer.bias, torch.zeros_like(layer.bias)]
+        seen = torch.cat([inputs, *hidden[-1:]], -1)
+        start = (h.unsqueeze(0), s.unsqueeze(0))
+        found, *end = torch.lstm(seen, start, weights, True, 1, 0.0, controller.training, False, False)
+        hidden.append(found)
+        ends.append((end[0].squeeze(0), end[1].squeeze(0)))
+    return torch.cat(hidden, -1), LSTMState(*(tuple(part) for part in zip(*ends, strict=True)))
