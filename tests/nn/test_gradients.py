@@ -113,7 +113,8 @@ def test_a_bound_out_of_reach_or_none_changes_nothing(make):
         outputs, _ = model(inputs, reached_state(model, BATCH))
         return torch.autograd.grad(weighted_sum(outputs), list(model.parameters()))
 
-    assert_close(gradients(make(activation_gradient_clip=1e9)), gradients(make()), 0)
+    # To rounding: an LSTM without a bound runs on PyTorch's own.
+    assert_close(gradients(make(activation_gradient_clip=1e9)), gradients(make()))
     assert_close(gradients(make(activation_gradient_clip=None)), gradients(make()), 0)
 
 

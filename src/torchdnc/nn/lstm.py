@@ -135,7 +135,8 @@ def whole(controller: LSTMController, inputs: Tensor, state: LSTMState) -> tuple
     hidden: list[Tensor] = []
     ends: list[tuple[Tensor, Tensor]] = []
     size = inputs.shape[-1]
-    for layer, h, s in zip(controller.layers, state.hidden, state.cell, strict=True):
+    layers: Any = controller.layers
+    for layer, h, s in zip(layers, state.hidden, state.cell, strict=True):
         # A layer's columns are of the input, of its own h and of the h below.
         own, recurrent, below = layer.weight.split([size, len(h[0]), layer.in_features - size - len(h[0])], -1)
         weights = [torch.cat([own, below], -1), recurrent, layer.bias, torch.zeros_like(layer.bias)]
