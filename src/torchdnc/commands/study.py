@@ -21,6 +21,7 @@ class StudyArguments:
     """Answer a question about the memory: train models, measure them, draw a figure and write a page.
 
     The studies:
+      retention  how long is what was stored remembered: items recalled after more and more noise, the gates meanwhile
       addresses  does the controller drown in addresses: items recalled as slots and controller grow, linear probes
       full       what happens when the memory is full: items from a quarter to four times the slots, under every policy
 
@@ -32,7 +33,7 @@ class StudyArguments:
       torchdnc study full
     """
 
-    names: Annotated[tuple[Literal["addresses", "full"], ...], tyro.conf.Positional] = ()
+    names: Annotated[tuple[Literal["retention", "addresses", "full"], ...], tyro.conf.Positional] = ()
     """Which studies (none: all)."""
     quick: bool = False
     """A look in a minute: too little training for an answer."""

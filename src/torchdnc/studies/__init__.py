@@ -1,8 +1,12 @@
 """Studies, each of which answers a question: trainings, measurements, a figure and a page."""
 
-from torchdnc.studies import addresses, full
+from torchdnc.studies import addresses, full, retention
 from torchdnc.studies.study import Plan, Study, run, save
 
-STUDIES: dict[str, Study] = {"addresses": addresses.STUDY, "full": full.STUDY}
+STUDIES: dict[str, Study] = {
+    "retention": retention.STUDY,
+    "addresses": addresses.STUDY,
+    "full": full.STUDY,
+}
 
 __all__ = ["STUDIES", "Plan", "Study", "run", "save"]
