@@ -1,5 +1,6 @@
 """Studies: what they measure, what they write, and that they go on where they stopped."""
 
+import importlib
 import json
 import re
 from dataclasses import replace
@@ -12,7 +13,7 @@ from torch import nn
 
 from torchdnc import cli
 from torchdnc.bench.text import prose
-from torchdnc.studies import Plan, full
+from torchdnc.studies import STUDIES, Plan, full
 from torchdnc.studies.recalling import item_of_question, recalled
 from torchdnc.studies.study import trained
 from torchdnc.tasks import KeyedRecall
@@ -53,38 +54,65 @@ def test_every_question_is_about_one_item():
     assert torch.equal(items.sum(0), torch.ones(8, 6, dtype=torch.long))
 
 
-@pytest.fixture
+SMALL: dict[str, dict[str, Any]] = {
+    "retention": {"DELAYS": (0, 20, 30)},
+    "addresses": {
+        "UNITS": {"dnc": (8, 12), "lstm": (8,)},
+        "PROBED": 8,
+        "MEMORIES": (32, 48, 64),
+        "ITEMS": (2, 30),
+    },
+    "full": {"ITEMS": (24, 128)},
+    "resize": {"SIZES": (3, 32, 40)},
+}
+"""What makes each study small, besides trainings of two steps."""
+
+
+@pytest.fixture(autouse=True)
 def small(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """The study of full memories with trainings of two steps, few items, and a folder of its own."""
-    trainings = full.trainings
-
-    def short(quick: bool) -> dict[str, Any]:
-        return {name: replace(run, steps=2, eval_sequences=2, batch_size=2) for name, run in trainings(quick).items()}
-
-    monkeypatch.setattr(full, "trainings", short)
-    monkeypatch.setattr(full, "ITEMS", (24, 128))
+    """Studies of trainings of two steps and few measurements, in a folder of their own."""
     monkeypatch.chdir(tmp_path)
+    for name, constants in SMALL.items():
+        module = importlib.import_module(f"torchdnc.studies.{name}")
+        for constant, value in constants.items():
+            monkeypatch.setattr(module, constant, value)
+        monkeypatch.setattr(module, "trainings", shortened(module.trainings))
     return tmp_path
 
 
-def test_a_study_writes_a_record_a_figure_and_a_page(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def shortened(trainings: Any) -> Any:
+    """The same runs with two steps of two sequences."""
+
+    def short(quick: bool) -> dict[str, Any]:
+        change: dict[str, Any] = {"steps": 2, "eval_sequences": 2, "batch_size": 2, "goal": None}
+        return {name: replace(run, **change) for name, run in trainings(quick).items()}
+
+    return short
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_a_study_writes_a_record_a_figure_and_a_page(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("matplotlib")
-    assert cli.main(["study", "full", "--quick", "--out", "here"]) == 0
-    record = json.loads(Path("here/full.json").read_text())
-    assert record["command"] == "torchdnc study full --quick --out here"
+    assert cli.main(["study", name, "--quick", "--out", "here"]) == 0
+    record, study = json.loads(Path(f"here/{name}.json").read_text()), STUDIES[name]
+    assert record["command"] == f"torchdnc study {name} --quick --out here"
     assert record["quick"] is True
-    assert set(record["found"]["policies"]) == set(full.POLICIES)
-    for seeds in record["found"]["policies"].values():
-        assert [len(shares) for shares in seeds[0].values()] == [24, 128]
-    assert Path("here/full.png").read_bytes().startswith(b"\x89PNG")
-    page = Path("here/full.md").read_text()
-    assert page.startswith("# What happens when the memory is full?\n")
-    assert "![What the tables below say](full.png)" in page
+    assert Path(f"here/{name}.png").read_bytes().startswith(b"\x89PNG")
+    page = Path(f"here/{name}.md").read_text()
+    assert page.startswith(f"# {study.question}\n")
+    assert f"![What the tables below say]({name}.png)" in page
     assert "A quick look: too little training for a record." in page
-    assert prose(full.answer(record["found"])) in page
-    assert full.answer(record["found"]) in capsys.readouterr().out
-    reports = record["found"]["reports"]
-    assert reports["drop"][0]["128"]["slots"] == 32
+    assert prose(study.answer(record["found"])) in page
+    assert study.answer(record["found"]) in capsys.readouterr().out
+    assert "nan" not in page
+
+
+def test_every_policy_is_measured() -> None:
+    found = full.measure(Plan(Path("runs"), quick=True))
+    assert set(found["policies"]) == set(full.POLICIES)
+    for seeds in found["policies"].values():
+        assert [len(shares) for shares in seeds[0].values()] == [24, 128]
+    assert found["reports"]["drop"][0]["128"]["slots"] == 32
 
 
 def test_a_study_goes_on_with_its_runs(small: Path) -> None:

@@ -1,12 +1,13 @@
 """Studies, each of which answers a question: trainings, measurements, a figure and a page."""
 
-from torchdnc.studies import addresses, full, retention
+from torchdnc.studies import addresses, full, resize, retention
 from torchdnc.studies.study import Plan, Study, run, save
 
 STUDIES: dict[str, Study] = {
     "retention": retention.STUDY,
     "addresses": addresses.STUDY,
     "full": full.STUDY,
+    "resize": resize.STUDY,
 }
 
 __all__ = ["STUDIES", "Plan", "Study", "run", "save"]
