@@ -46,6 +46,10 @@ def test_recall_is_told_item_by_item():
     assert (shares[4:] < 0.4).all()
 
 
+def test_what_is_not_asked_for_counts_as_not_recalled():
+    assert recalled(Knows(6), replace(TASK, latest=2), sequences=10).tolist() == [0, 0, 0, 0, 1, 1]
+
+
 def test_every_question_is_about_one_item():
     batch = TASK.sample(8, seed=0, step=0)
     items = item_of_question(TASK, batch)
@@ -62,7 +66,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "MEMORIES": (32, 48, 64),
         "ITEMS": (2, 30),
     },
-    "full": {"ITEMS": (24, 128)},
+    "full": {"ITEMS": (24, 128), "REPORTED": (24, 128)},
     "resize": {"SIZES": (3, 32, 40)},
 }
 """What makes each study small, besides trainings of two steps."""
@@ -110,8 +114,8 @@ def test_a_study_writes_a_record_a_figure_and_a_page(name: str, capsys: pytest.C
 def test_every_policy_is_measured() -> None:
     found = full.measure(Plan(Path("runs"), quick=True))
     assert set(found["policies"]) == set(full.POLICIES)
-    for seeds in found["policies"].values():
-        assert [len(shares) for shares in seeds[0].values()] == [24, 128]
+    for asked in found["policies"].values():
+        assert [len(seeds[0]) for seeds in asked.values()] == [2, 2]
     assert found["reports"]["drop"][0]["128"]["slots"] == 32
 
 
@@ -130,12 +134,6 @@ def test_runs_of_other_settings_are_refused(small: Path) -> None:
     assert [folder.name for folder in folders] == ["seed-0"]
     with pytest.raises(ValueError, match="holds runs of other settings: remove it to train anew"):
         trained(Plan(small / "runs"), "dense", replace(run, steps=3), 1)
-
-
-def test_shares_of_items_and_of_the_latest() -> None:
-    shares = {"4": [0.0, 0.5, 1.0, 1.0]}
-    assert full.share(shares, 4) == 0.625
-    assert full.share(shares, 4, latest=2) == 1
 
 
 def test_what_the_command_refuses(capsys: pytest.CaptureFixture[str]) -> None:

@@ -225,6 +225,33 @@ def test_keyed_recall_counts_values_that_are_wholly_right():
     assert task.score(outputs, batch)["recalled"] == (18, 20)
 
 
+def test_keyed_recall_of_the_latest_items():
+    task = KeyedRecall(key_bits=6, value_bits=3, min_items=1, max_items=7, max_delay=3, latest=4, in_order=True)
+    batch = task.sample(200, seed=0, step=0)
+    for row in range(200):
+        inputs, targets, mask = row_of(batch, row)
+        stored = [vector[:9] for vector in inputs if vector[9]][-4:]
+        assert [vector[:6] for vector in inputs if vector[10]] == [item[:6] for item in stored]
+        assert answer(targets, mask) == [item[6:] for item in stored]
+
+
+def test_copy_of_several_sequences_is_one_after_another():
+    task = Copy(bits=4, min_length=2, max_length=5, sequences=3)
+    batch = task.sample(100, seed=0, step=0)
+    for row in range(100):
+        inputs, targets, mask = row_of(batch, row)
+        place = 0
+        for _ in range(3):
+            end = next(step for step in range(place, len(inputs)) if inputs[step][4])
+            assert not any(mask[place : end + 1])
+            vectors = [vector[:4] for vector in inputs[place:end]]
+            place = 2 * end - place + 1
+            assert all(mask[end + 1 : place])
+            assert targets[end + 1 : place] == vectors
+            assert not any(any(vector) for vector in inputs[end + 1 : place])
+        assert place == len(inputs)
+
+
 @pytest.mark.parametrize(
     ("task", "length", "steps"),
     [

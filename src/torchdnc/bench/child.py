@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from torchdnc.bench import memory, sparse, start
@@ -12,7 +12,7 @@ from torchdnc.bench import memory, sparse, start
 CHILDREN: dict[str, Callable[..., Any]] = {"memory": memory.child, "start": start.child, **sparse.CHILDREN}
 
 
-def main() -> None:
+def main(children: Mapping[str, Callable[..., Any]]) -> None:
     """Calls the function named on the command line with the arguments there, and prints its answer as JSON."""
     name, arguments = sys.argv[1:]
-    print(json.dumps(CHILDREN[name](**json.loads(arguments))))
+    print(json.dumps(children[name](**json.loads(arguments))))

@@ -21,18 +21,25 @@ class KilledError(ChildError):
     """A process was killed, as the system does where memory runs out."""
 
 
-def fresh(name: str, arguments: Mapping[str, Any], environment: Mapping[str, str] | None = None) -> Any:
-    """What a function of `child.CHILDREN` returns in a new interpreter.
+def fresh(
+    name: str,
+    arguments: Mapping[str, Any],
+    environment: Mapping[str, str] | None = None,
+    module: str = "torchdnc.bench.child",
+) -> Any:
+    """What a function returns in a new interpreter.
 
     Args:
         name: of the function.
         arguments: of the function, plain enough for JSON.
         environment: variables besides this process's own.
+        module: whose `CHILDREN` has the function under that name.
     Raises:
         KilledError: the process was killed.
         ChildError: it failed in another way.
     """
-    command = [sys.executable, "-c", "from torchdnc.bench.child import main; main()", name, json.dumps(arguments)]
+    code = f"from torchdnc.bench.child import main; from {module} import CHILDREN; main(CHILDREN)"
+    command = [sys.executable, "-c", code, name, json.dumps(arguments)]
     run = subprocess.run(
         command, env={**os.environ, **(environment or {})}, capture_output=True, text=True, check=False
     )

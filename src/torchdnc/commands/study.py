@@ -25,6 +25,7 @@ class StudyArguments:
       addresses  does the controller drown in addresses: items recalled as slots and controller grow, linear probes
       full       what happens when the memory is full: items from a quarter to four times the slots, under every policy
       resize     does a trained memory work at another size: a tenth to a hundred times the slots
+      scale      what time and memory cost as the memory grows: LSTM, NTM, DNC, SAM, SDNC against N, T and B
 
     A study writes results/studies/NAME.json, docs/studies/NAME.png and docs/studies/NAME.md. Its trainings are kept in
     runs/studies/NAME and gone on with where they stopped, by the same command; to train anew, remove that folder.
@@ -34,7 +35,9 @@ class StudyArguments:
       torchdnc study full
     """
 
-    names: Annotated[tuple[Literal["retention", "addresses", "full", "resize"], ...], tyro.conf.Positional] = ()
+    names: Annotated[
+        tuple[Literal["retention", "addresses", "full", "resize", "scale"], ...], tyro.conf.Positional
+    ] = ()
     """Which studies (none: all)."""
     quick: bool = False
     """A look in a minute: too little training for an answer."""

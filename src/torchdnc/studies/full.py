@@ -27,6 +27,8 @@ from torchdnc.types import MemoryOptions
 
 SLOTS = 32
 ITEMS = (8, 16, 24, 32, 40, 48, 64, 96, 128)
+REPORTED = (24, 32, 64, 128)
+"""Of these the pages say what happens to the memory."""
 BELOW = 24
 """Items that surely fit: what policies are held against."""
 SEEDS = 3
@@ -57,8 +59,8 @@ def trainings(quick: bool) -> dict[str, RunConfig]:
         eval_every=250,
         eval_sequences=256,
     )
-    # Learns under pressure, of more items than slots: what is gone it cannot answer, so that there is no goal.
-    pressed = replace(run, task=replace(TASK, max_items=3 * SLOTS // 2), goal=None, steps=run.steps // 3)
+    # Learns under pressure: of more items than slots it is asked for the latest, so that these are worth keeping.
+    pressed = replace(run, task=replace(TASK, max_items=3 * SLOTS // 2, latest=SLOTS))
     return {
         "dense": run,
         "reclaiming": replace(pressed, model=replace(DENSE, options=RECLAIMING)),
@@ -120,48 +122,48 @@ POLICIES: dict[str, tuple[str, Change]] = {
 
 def measure(plan: Plan) -> Found:
     """Trains memories, then asks them for more items than fit, under every policy."""
-    seeds, sequences = (1, 32) if plan.quick else (SEEDS, 256)
+    seeds, sequences = (1, 32) if plan.quick else (SEEDS, 64)
     runs = {name: trained(plan, name, config, seeds) for name, config in trainings(plan.quick).items()}
     found: Found = {"slots": SLOTS, "items": list(ITEMS), "sequences": sequences, "policies": {}, "reports": {}}
     for policy, (kind, change) in POLICIES.items():
         plan.tell(policy)
-        found["policies"][policy] = [_shares(folder, change, sequences) for folder in runs[kind]]
+        found["policies"][policy] = {
+            asked: [_shares(folder, change, latest, sequences) for folder in runs[kind]]
+            for asked, latest in ASKED.items()
+        }
     for policy in ("drop", "reclaim, trained with", "grow"):
+        plan.tell(f"{policy}: what happens to the memory")
         kind, change = POLICIES[policy]
         found["reports"][policy] = [_reports(folder, change) for folder in runs[kind]]
     return found
 
 
-def _shares(folder: Path, change: Change, sequences: int) -> dict[str, list[float]]:
-    """Of every number of items the shares recalled: of each item, the one stored first coming first."""
-    shares: dict[str, list[float]] = {}
-    for items in ITEMS:
-        model = change(load_run(folder)[1])
-        shares[str(items)] = recalled(model, TASK.with_length(items), sequences).tolist()
-    return shares
+ASKED = {"all": None, "latest": SLOTS}
+"""Which items are asked for: how many of those that came last."""
+
+
+def _shares(folder: Path, change: Change, latest: int | None, sequences: int) -> list[float]:
+    """The share recalled of each number of items, or of the latest of them."""
+    model, task = change(load_run(folder)[1]), replace(TASK, latest=latest)
+    shares = (recalled(model, task.with_length(items), sequences)[-(latest or items) :] for items in ITEMS)
+    return [float(share.mean()) for share in shares]
 
 
 def _reports(folder: Path, change: Change) -> dict[str, dict[str, float]]:
     """What the memory went through in a sequence of each number of items, on average over some."""
     reports: dict[str, dict[str, float]] = {}
-    for items in ITEMS:
+    for items in REPORTED:
         model = change(load_run(folder)[1])
         assert isinstance(model, DNC)
-        (batch,) = TASK.with_length(items).evaluation("test", batch_size=16, sequences=16, seed=0)
+        (batch,) = TASK.with_length(items).evaluation("test", batch_size=8, sequences=8, seed=0)
         summary = model.report(batch.inputs)[0].summary()
         reports[str(items)] = {name: float(value.mean()) for name, value in summary.items()}
     return reports
 
 
-def share(shares: dict[str, list[float]], items: int, latest: int | None = None) -> float:
-    """The mean share recalled of so many items, or of the latest of them."""
-    each = shares[str(items)]
-    return statistics.fmean(each[-latest:] if latest else each)
-
-
-def summary(found: Found, policy: str, items: int, latest: int | None = None) -> float:
-    """The mean over seeds."""
-    return statistics.fmean(share(each, items, latest) for each in found["policies"][policy])
+def mean(found: Found, policy: str, asked: str, items: int) -> float:
+    """The share recalled, mean over seeds."""
+    return statistics.fmean(seed[found["items"].index(items)] for seed in found["policies"][policy][asked])
 
 
 def figure(found: Found) -> bytes:
@@ -171,10 +173,9 @@ def figure(found: Found) -> bytes:
     drawn = Figure(figsize=(10, 4.2), layout="constrained")
     panels: Any = drawn.subplots(1, 2, sharey=True)
     slots = found["slots"]
-    for panel, latest, title in ((panels[0], None, "all items"), (panels[1], slots, f"the latest {slots} items")):
+    for panel, asked, title in ((panels[0], "all", "all items"), (panels[1], "latest", f"the latest {slots} items")):
         for place, (policy, seeds) in enumerate(found["policies"].items()):
-            each_seed = [[share(each, items, latest) for items in found["items"]] for each in seeds]
-            spread(panel, [items / slots for items in found["items"]], each_seed, policy, place)
+            spread(panel, [items / slots for items in found["items"]], seeds[asked], policy, place)
         panel.axvline(1, color="black", linestyle=":", linewidth=1)
         panel.set(xscale="log", xlabel=f"items for each of the {slots} slots", title=title)
         panel.set_xticks([0.25, 0.5, 1, 2, 4], ["1/4", "1/2", "1", "2", "4"])
@@ -188,9 +189,9 @@ def figure(found: Found) -> bytes:
 def answer(found: Found) -> str:
     """In a paragraph."""
     slots, most = found["slots"], max(found["items"])
-    below, above = (summary(found, "drop", items) for items in (BELOW, most))
-    grow, disk = (summary(found, policy, most) for policy in ("grow", "sparse, on disk"))
-    dropped, latest = (summary(found, policy, most, slots) for policy in ("drop", "reclaim, trained with"))
+    below, above = (mean(found, "drop", "all", items) for items in (BELOW, most))
+    grow, disk = (mean(found, policy, "all", most) for policy in ("grow", "sparse, on disk"))
+    dropped, latest = (mean(found, policy, "latest", most) for policy in ("drop", "reclaim, trained with"))
     return (
         f"A memory of {slots} slots recalls {below:.1%} of {BELOW} items, and of {most} items {above:.1%} where writes "
         f"are dropped, as in the paper. Growing, it recalls {grow:.1%} of the {most}, a sparse memory on disk "
@@ -201,31 +202,27 @@ def answer(found: Found) -> str:
 def lines(found: Found) -> Iterator[str]:
     """The tables, and what they do not say."""
     slots = found["slots"]
-    for title, latest in (("Share of all items recalled, %", None), (f"Of the latest {slots} items, %", slots)):
-        yield f"{title}; the mean over seeds that learned with finite losses, the least in brackets:"
+    for title, asked in (("Share of all items recalled", "all"), (f"Of the latest {slots} items", "latest")):
+        yield f"{title}, %; the mean over seeds, the least in brackets:"
         yield ""
-        yield table(
-            ["items", *found["items"]],
-            (
-                [policy, *(percent([share(each, items, latest) for each in seeds]) for items in found["items"])]
-                for policy, seeds in found["policies"].items()
-            ),
-        )
+        rows = ([policy, *map(percent, zip(*seeds[asked], strict=True))] for policy, seeds in found["policies"].items())
+        yield table(["items", *found["items"]], rows)
         yield ""
     yield "What a sequence does to the memory, on average: written and lost, written over, released, slots at the end:"
     yield ""
-    rows = []
+    cells = []
     for policy, seeds in found["reports"].items():
         for name in ("lost", "overwritten", "evicted", "slots"):
-            means = [statistics.fmean(each[str(items)][name] for each in seeds) for items in found["items"]]
-            rows.append([f"{policy}: {name}", *(f"{mean:.1f}" for mean in means)])
-    yield table(["items", *found["items"]], rows)
+            means = (statistics.fmean(seed[str(items)][name] for seed in seeds) for items in REPORTED)
+            cells.append([f"{policy}: {name}", *(f"{mean:.1f}" for mean in means)])
+    yield table(["items", *REPORTED], cells)
     yield ""
     yield prose(
         f"Trained on 1 to {BELOW} items with {DENSE.memory_size} slots (dense) or {SPARSE.memory_size} (sparse), and "
         f"tested with these weights on {found['sequences']} sequences of each number of items; where it says so, "
-        f"trained with the policy itself, on 1 to {3 * SLOTS // 2} items. An item is recalled when all "
-        f"{TASK.value_bits} bits of its value are right. Keys are random, {TASK.key_bits} bits: the more there are, "
+        f"trained with the policy itself, on 1 to {3 * SLOTS // 2} items, of which the latest {SLOTS} are asked for. "
+        f"An item is recalled when all {TASK.value_bits} bits of its value are right. Keys are random, "
+        f"{TASK.key_bits} bits: the more there are, "
         "the more alike are two of them. The sparse memory takes a slot at every step, questions too. The line of 512 "
         f"slots shows what the look-up alone costs. Reclaiming holds {RECLAIMING.high_watermark:.0%} of the slots."
     )

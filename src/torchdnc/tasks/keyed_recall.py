@@ -18,7 +18,7 @@ MOST_KEY_BITS = 62
 class KeyedRecall(BitTask):
     """Given n items, a key and a value at one step, then steps of noise, then the keys again, answer with the values.
 
-    No two keys of a sequence are the same, and every key is asked for once. With 2 items of 3-bit keys and 2-bit
+    No two keys of a sequence are the same, and a key is asked for once at most. With 2 items of 3-bit keys and 2-bit
     values, and a delay of 2 steps:
 
         step            012345
@@ -52,6 +52,8 @@ class KeyedRecall(BitTask):
     """Most steps of noise; each row's number is drawn uniformly."""
     in_order: bool = False
     """Keys are asked for in the order of the items, not in one drawn at random."""
+    latest: int | None = None
+    """Only so many items that came last are asked for (None: all)."""
 
     def __post_init__(self) -> None:
         check_size("key_bits", self.key_bits)
@@ -61,6 +63,8 @@ class KeyedRecall(BitTask):
         check_range(1, min_items=self.min_items, max_items=self.max_items)
         check_range(0, min_delay=self.min_delay, max_delay=self.max_delay)
         check_type("in_order", self.in_order, bool)
+        if self.latest is not None:
+            check_size("latest", self.latest)
         if self.max_items > 2**self.key_bits:
             raise ValueError(f"max_items must be at most the {2**self.key_bits} keys there are, got {self.max_items}")
 
@@ -78,7 +82,8 @@ class KeyedRecall(BitTask):
         delays = rng.integers(self.min_delay, self.max_delay + 1, batch_size)
         keys = np.stack([self._keys(rng) for _ in range(batch_size)], 1)
         values = random_bits(rng, self.max_items, batch_size, self.value_bits)
-        asked_at, lengths = counts + delays, 2 * counts + delays
+        asked = counts if self.latest is None else np.minimum(counts, self.latest)
+        asked_at, lengths = counts + delays, counts + delays + asked
         time, width = np.arange(lengths.max())[:, None], self.key_bits + self.value_bits
         noise = (time >= counts) & (time < asked_at)
         inputs = np.zeros((len(time), batch_size, width + 2), np.float32)
@@ -87,8 +92,10 @@ class KeyedRecall(BitTask):
         item, row = np.nonzero(np.arange(self.max_items)[:, None] < counts)
         inputs[item, row, :width] = np.concatenate([keys, values], -1)[item, row]
         inputs[item, row, width] = 1
-        places = np.stack([self._places(rng, count) for count in counts], 1)
-        ask_at = asked_at[row] + places[item, row]
+        places = np.stack([self._places(rng, count) for count in asked], 1)
+        late = item >= (counts - asked)[row]
+        item, row = item[late], row[late]
+        ask_at = asked_at[row] + places[item - (counts - asked)[row], row]
         inputs[ask_at, row, : self.key_bits] = keys[item, row]
         inputs[ask_at, row, width + 1] = 1
         targets[ask_at, row] = values[item, row]
