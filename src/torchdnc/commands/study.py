@@ -21,7 +21,8 @@ class StudyArguments:
     """Answer a question about the memory: train models, measure them, draw a figure and write a page.
 
     The studies:
-      full  what happens when the memory is full: items from a quarter to four times the slots, under every policy
+      full   what happens when the memory is full: items from a quarter to four times the slots, under every policy
+      links  are the temporal links worth it: copy and keyed recall with dense, few and no links, and without a memory
 
     A study writes results/studies/NAME.json, docs/studies/NAME.png and docs/studies/NAME.md. Its trainings are kept in
     runs/studies/NAME and gone on with where they stopped, by the same command; to train anew, remove that folder.
@@ -31,7 +32,7 @@ class StudyArguments:
       torchdnc study full
     """
 
-    names: Annotated[tuple[Literal["full"], ...], tyro.conf.Positional] = ()
+    names: Annotated[tuple[Literal["full", "links"], ...], tyro.conf.Positional] = ()
     """Which studies (none: all)."""
     quick: bool = False
     """A look in a minute: too little training for an answer."""
