@@ -23,6 +23,7 @@ class StudyArguments:
     The studies:
       retention  how long is what was stored remembered: items recalled after more and more noise, the gates meanwhile
       addresses  does the controller drown in addresses: items recalled as slots and controller grow, linear probes
+      links      are the temporal links worth it: copy and keyed recall with dense, few and no links, without a memory
       full       what happens when the memory is full: items from a quarter to four times the slots, under every policy
       resize     does a trained memory work at another size: a tenth to a hundred times the slots
       scale      what time and memory cost as the memory grows: LSTM, NTM, DNC, SAM, SDNC against N, T and B
@@ -36,7 +37,7 @@ class StudyArguments:
     """
 
     names: Annotated[
-        tuple[Literal["retention", "addresses", "full", "resize", "scale"], ...], tyro.conf.Positional
+        tuple[Literal["retention", "addresses", "links", "full", "resize", "scale"], ...], tyro.conf.Positional
     ] = ()
     """Which studies (none: all)."""
     quick: bool = False

@@ -1,11 +1,12 @@
 """Studies, each of which answers a question: trainings, measurements, a figure and a page."""
 
-from torchdnc.studies import addresses, full, resize, retention, scale
+from torchdnc.studies import addresses, full, links, resize, retention, scale
 from torchdnc.studies.study import Plan, Study, run, save
 
 STUDIES: dict[str, Study] = {
     "retention": retention.STUDY,
     "addresses": addresses.STUDY,
+    "links": links.STUDY,
     "full": full.STUDY,
     "resize": resize.STUDY,
     "scale": scale.STUDY,

@@ -102,7 +102,7 @@ KINDS: dict[str, tuple[str, Callable[[DNC], DNC]]] = {
 
 def measure(plan: Plan) -> Found:
     """Trains both memories, then gives each other numbers of slots."""
-    seeds, sequences = (1, 16) if plan.quick else (SEEDS, 128)
+    seeds, sequences = (1, 16) if plan.quick else (SEEDS, 64)
     runs = {name: trained(plan, name, config, seeds) for name, config in trainings(plan.quick).items()}
     sizes = [size for size in SIZES if size <= 320 or not plan.quick]
     found: Found = {"slots": SLOTS, "sizes": sizes, "few": {}, "many": {}, "changed": {}}

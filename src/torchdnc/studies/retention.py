@@ -62,7 +62,7 @@ def trainings(quick: bool) -> dict[str, RunConfig]:
         steps=50 if quick else 5000,
         eval_every=100,
         eval_sequences=256,
-        max_minutes=4.0,
+        max_minutes=3.0,
     )
     return {name: replace(run, model=matched(model, TASK.spec, count)) for name, model in MODELS.items()}
 
