@@ -1,4 +1,4 @@
-"""docs/results.md, written from results/*.json: python benchmarks/pages.py."""
+"""docs/results.md and docs/studies, written from results/*.json and results/studies: python benchmarks/pages.py."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ import babi_text
 import suite_figures
 import suite_text
 
+from torchdnc import studies
 from torchdnc.bench import PARTS, describe
+from torchdnc.studies import STUDIES
 from torchdnc.training.checkpoint import write_atomically
 
 ROOT = Path(__file__).parents[1]
@@ -95,6 +97,13 @@ def write() -> None:
     babi = babi_text.describe(joint, _shown(RESULTS / babi_figure.NAME, babi_figure.TITLE))
     sections = [HEAD, *learned.values(), *babi, *_suite(compared), *soaked, *([SPEED] if speed else []), *speed]
     write_atomically(PAGE, "\n".join(sections).encode())
+
+
+def write_studies() -> None:
+    """Writes the pages and figures of the studies."""
+    for path in sorted((RESULTS / "studies").glob("*.json")):
+        record = json.loads(path.read_text())
+        studies.save(record, STUDIES[record["study"]], path.parent, PAGE.parent / "studies")
 
 
 def _suite(compared: dict[str, str]) -> Iterator[str]:
@@ -182,3 +191,4 @@ def _row(*cells: object) -> str:
 
 if __name__ == "__main__":
     write()
+    write_studies()
