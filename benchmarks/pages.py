@@ -14,6 +14,7 @@ import babi_figure
 import babi_text
 import suite_figures
 import suite_text
+import why_text
 
 from torchdnc import studies
 from torchdnc.bench import PARTS, describe
@@ -100,10 +101,11 @@ def write() -> None:
 
 
 def write_studies() -> None:
-    """Writes the pages and figures of the studies."""
-    for path in sorted((RESULTS / "studies").glob("*.json")):
-        record = json.loads(path.read_text())
-        studies.save(record, STUDIES[record["study"]], path.parent, PAGE.parent / "studies")
+    """Writes the pages and figures of the studies, and the page that ties them together."""
+    records = {path.stem: json.loads(path.read_text()) for path in sorted((RESULTS / "studies").glob("*.json"))}
+    for name, record in records.items():
+        studies.save(record, STUDIES[name], RESULTS / "studies", PAGE.parent / "studies")
+    write_atomically(PAGE.parent / "why-it-scales.md", "\n".join(why_text.describe(records)).encode())
 
 
 def _suite(compared: dict[str, str]) -> Iterator[str]:

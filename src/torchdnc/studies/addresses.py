@@ -252,9 +252,9 @@ def lines(found: Found) -> Iterator[str]:
     yield table(["items ago", *range(AGO)], rows)
     yield ""
     yield prose(
-        f"The DNC is trained on 1 to {TASK.max_items} items with {SLOTS} slots, the LSTM on 1 to {EASIER.max_items} and "
-        "for half as many steps; "
-        f"an item is {TASK.key_bits} random bits of key and {TASK.value_bits} of value, recalled when all of its value "
+        f"The DNC is trained on 1 to {TASK.max_items} items with {SLOTS} slots, the LSTM on 1 to {EASIER.max_items}, "
+        f"in half as many steps; an item is {TASK.key_bits} random bits of key and {TASK.value_bits} of value, "
+        "recalled when all of its value "
         "is right. Other memories have the same weights. Look-ups of many items confuse keys that are alike, and what "
         "was trained on few items did not learn to tell so many apart: that, too, bounds what is recalled. Probes are "
         f"ridge regressions from h and s of the controllers of {PROBED} units to one class each, after a random number "
