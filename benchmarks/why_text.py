@@ -35,7 +35,7 @@ QUESTIONS = (
     Question(
         "How does it relate to an LSTM?",
         """An LSTM's cell is s = f s + i g, h = o tanh(s): i says what is written, f what is kept, o what is seen. A
-        DNC's memory is M = M (1 − w eᵀ) + w vᵀ, r = Mᵀ w^r: the write weighting w stands where i does, 1
+        DNC's memory is M = M ∘ (1 − w eᵀ) + w vᵀ, r = Mᵀ w^r: the write weighting w stands where i does, 1
         − w eᵀ where f does, the read weighting w^r where o does. But an LSTM has one gate for every unit
         at every step, while w is about 1 at one slot and about 0 at all others: what is not written to
         is kept whole, however long. A network for every gate, the super-LSTM, makes better decisions
