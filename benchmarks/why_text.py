@@ -53,7 +53,7 @@ QUESTIONS = (
         "What happens when it runs out of memory?",
         """A write to fresh slots can place 1 − Π u of itself: when every usage is 1, nothing. [When the memory is
         full](full-memory.md) has what each policy guarantees.""",
-        ("full",),
+        ("full", "reuse"),
     ),
 )
 

@@ -67,6 +67,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "ITEMS": (2, 30),
     },
     "full": {"ITEMS": (24, 128), "REPORTED": (24, 128)},
+    "reuse": {},
     "resize": {"SIZES": (3, 32, 40)},
 }
 """What makes each study small, besides trainings of two steps."""

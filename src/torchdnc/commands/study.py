@@ -25,6 +25,7 @@ class StudyArguments:
       addresses  does the controller drown in addresses: items recalled as slots and controller grow, linear probes
       links      are the temporal links worth it: copy and keyed recall with dense, few and no links, without a memory
       full       what happens when the memory is full: items from a quarter to four times the slots, under every policy
+      reuse      are slots used again: five times as many vectors as slots, the gates step by step
       resize     does a trained memory work at another size: a tenth to a hundred times the slots
       scale      what time and memory cost as the memory grows: LSTM, NTM, DNC, SAM, SDNC against N, T and B
 
@@ -37,7 +38,7 @@ class StudyArguments:
     """
 
     names: Annotated[
-        tuple[Literal["retention", "addresses", "links", "full", "resize", "scale"], ...], tyro.conf.Positional
+        tuple[Literal["retention", "addresses", "links", "full", "reuse", "resize", "scale"], ...], tyro.conf.Positional
     ] = ()
     """Which studies (none: all)."""
     quick: bool = False

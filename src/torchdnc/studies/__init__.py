@@ -1,6 +1,6 @@
 """Studies, each of which answers a question: trainings, measurements, a figure and a page."""
 
-from torchdnc.studies import addresses, full, links, resize, retention, scale
+from torchdnc.studies import addresses, full, links, resize, retention, reuse, scale
 from torchdnc.studies.study import Plan, Study, run, save
 
 STUDIES: dict[str, Study] = {
@@ -8,6 +8,7 @@ STUDIES: dict[str, Study] = {
     "addresses": addresses.STUDY,
     "links": links.STUDY,
     "full": full.STUDY,
+    "reuse": reuse.STUDY,
     "resize": resize.STUDY,
     "scale": scale.STUDY,
 }

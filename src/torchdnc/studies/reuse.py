@@ -1,0 +1,179 @@
+"""Are slots used again? Copies of one sequence after another, of five times as many vectors as there are slots."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from torchdnc.bench.text import prose, table
+from torchdnc.engines import reference
+from torchdnc.nn import DNC
+from torchdnc.studies.study import Found, Plan, Study, trained
+from torchdnc.tasks import Batch, Copy
+from torchdnc.training import RunConfig
+from torchdnc.training.config import Goal
+from torchdnc.training.evaluate import evaluate, load_run
+from torchdnc.training.figures import png
+from torchdnc.training.models import DNCModel
+from torchdnc.training.optim import Optimizer
+from torchdnc.types import DNCState, Interface, MemoryState
+
+SLOTS = 10
+LENGTH = 5
+TASK = Copy(bits=6, min_length=1, max_length=LENGTH, sequences=3)
+SHOWN = replace(TASK, min_length=LENGTH, sequences=10)
+"""As in the paper: ten sequences of five vectors."""
+SEEDS = 3
+
+
+def trainings(quick: bool) -> dict[str, RunConfig]:
+    """The paper's memory with a feedforward controller, which can remember nothing itself."""
+    return {
+        "copy": RunConfig(
+            task=TASK,
+            model=DNCModel(hidden_size=64, memory_size=SLOTS, word_size=12, read_heads=1, controller="feedforward"),
+            optimizer=Optimizer(name="adam", learning_rate=2e-3, clip_norm=10.0),
+            goal=Goal("wrong_bits", 1e-3),
+            batch_size=16,
+            threads=1,
+            steps=200 if quick else 10_000,
+            eval_every=250,
+            eval_sequences=256,
+        )
+    }
+
+
+def measure(plan: Plan) -> Found:
+    """Trains the model on a few sequences, tests it on more of them, and keeps what the best seed does in one row."""
+    seeds, sequences = (1, 32) if plan.quick else (SEEDS, 256)
+    (folders,) = (trained(plan, name, config, seeds) for name, config in trainings(plan.quick).items())
+    right = [_right(folder, sequences) for folder in folders]
+    gates = [gates_of(*_watched(folder)) for folder in folders]
+    best = max(range(len(folders)), key=lambda seed: right[seed]["many"])
+    return {"right": right, "gates": gates, "best": best, "row": row(*_watched(folders[best]))}
+
+
+def _right(folder: Path, sequences: int) -> dict[str, float]:
+    """The share of rows wholly right: as trained, and of many sequences."""
+    _, model = load_run(folder)
+    scores = {
+        name: evaluate(model, task, "test", batch_size=32, sequences=sequences, seed=0)
+        for name, task in (("few", TASK), ("many", SHOWN))
+    }
+    return {name: each["perfect"] for name, each in scores.items()}
+
+
+Steps = list[tuple[Interface, DNCState]]
+
+
+@torch.no_grad()
+def _watched(folder: Path) -> tuple[Batch, Steps]:
+    """Rows of many sequences, and the interface and the state at every step of them."""
+    _, model = load_run(folder)
+    assert isinstance(model, DNC)
+    (batch,) = SHOWN.evaluation("test", batch_size=16, sequences=16, seed=0)
+    steps: Steps = []
+
+    def watch(xi: Interface, before: MemoryState, after: DNCState) -> None:
+        steps.append((xi, after))
+
+    state = model.initial_state(16)
+    reference.run(model, batch.inputs, state, state, None, None, None, watch=watch)
+    return batch, steps
+
+
+def gates_of(batch: Batch, steps: Steps) -> dict[str, float]:
+    """Means of the gates while vectors come in and while they are repeated, and how many slots are written in all."""
+    coming = batch.inputs[..., :-1].any(-1)
+    free = torch.stack([xi.free_gates[:, 0] for xi, _ in steps])
+    fresh = torch.stack([xi.write_gate * xi.alloc_gate for xi, _ in steps])
+    slots = torch.stack([state.memory.write_weights.argmax(-1) for _, state in steps])
+    used = [len(set(slots[coming[:, row], row].tolist())) for row in range(slots.shape[1])]
+    return {
+        "free while repeating": float(free[batch.mask].mean()),
+        "free while storing": float(free[coming].mean()),
+        "allocation while storing": float(fresh[coming].mean()),
+        "allocation while repeating": float(fresh[batch.mask].mean()),
+        "slots": statistics.fmean(used),
+    }
+
+
+def row(batch: Batch, steps: Steps) -> Found:
+    """What the first row does at every step, to three digits."""
+
+    def told(values: Sequence[Any]) -> Any:
+        return (torch.stack([*values]).double() * 1000).round().div(1000).tolist()
+
+    return {
+        "inputs": batch.inputs[:, 0].tolist(),
+        "write weights": told([state.memory.write_weights[0] for _, state in steps]),
+        "read weights": told([state.memory.read_weights[0, 0] for _, state in steps]),
+        "free gate": told([xi.free_gates[0, 0] for xi, _ in steps]),
+        "allocation gate × write gate": told([(xi.alloc_gate * xi.write_gate)[0] for xi, _ in steps]),
+    }
+
+
+def figure(found: Found) -> bytes:
+    """The paper's figure: inputs, write and read weightings, and the gates, step by step."""
+    from matplotlib.figure import Figure
+
+    of = found["row"]
+    drawn = Figure(figsize=(12, 6.5), layout="constrained")
+    ratios = [len(of["inputs"][0]), SLOTS, SLOTS, 6]
+    panels: Any = drawn.subplots(4, 1, sharex=True, gridspec_kw={"height_ratios": ratios})
+    for panel, name in zip(panels, ("inputs", "write weights", "read weights"), strict=False):
+        panel.imshow([*zip(*of[name], strict=True)], aspect="auto", cmap="Greys", vmin=0, vmax=1, interpolation="none")
+        panel.set_ylabel(name)
+    for place, name in enumerate(("free gate", "allocation gate × write gate")):
+        panels[3].plot(of[name], color=f"C{place}", label=name, linewidth=1)
+    panels[3].set(xlabel="step", ylabel="gates", ylim=(-0.05, 1.05), xlim=(-0.5, len(of["inputs"]) - 0.5))
+    panels[3].legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    return png(drawn)
+
+
+def mean(found: Found, gate: str) -> float:
+    """Of a gate, over the seeds."""
+    return statistics.fmean(seed[gate] for seed in found["gates"])
+
+
+def answer(found: Found) -> str:
+    """In a paragraph."""
+    few, many = (statistics.fmean(seed[name] for seed in found["right"]) for name in ("few", "many"))
+    vectors = SHOWN.sequences * LENGTH
+    return (
+        f"Trained on {TASK.sequences} sequences of 1 to {LENGTH} vectors, a DNC with {SLOTS} slots repeats {few:.1%} "
+        f"of such rows without a wrong bit, and of rows of {SHOWN.sequences} sequences with {vectors} vectors in all "
+        f"{many:.1%}: these take {mean(found, 'slots'):.1f} slots on average. The free gate is "
+        f"{mean(found, 'free while repeating'):.2f} while vectors are repeated and "
+        f"{mean(found, 'free while storing'):.2f} while they are stored; what is written to fresh slots is "
+        f"{mean(found, 'allocation while storing'):.2f} of a write while storing and "
+        f"{mean(found, 'allocation while repeating'):.2f} while repeating."
+    )
+
+
+def lines(found: Found) -> Iterator[str]:
+    """The tables, and what they do not say."""
+    yield "Rows without a wrong bit, %, and the means of the gates, by seed:"
+    yield ""
+    head = ["seed", f"{TASK.sequences} sequences", f"{SHOWN.sequences} sequences", *found["gates"][0]]
+    rows = [
+        [seed, *(f"{100 * share:.1f}" for share in right.values()), *(f"{gate:.2f}" for gate in gates.values())]
+        for seed, (right, gates) in enumerate(zip(found["right"], found["gates"], strict=True))
+    ]
+    yield table(head, rows)
+    yield ""
+    yield prose(
+        "This follows Extended Data Figure 1 of Graves et al. 2016: a feedforward controller, the paper's memory of "
+        f"{SLOTS} slots, each sequence copied before the next comes. The paper does not say how it trained; here by "
+        f"Adam, until {1e-3:g} of the bits were wrong. *allocation* is allocation gate times write gate, *slots* how "
+        f"many slots the vectors of a row mainly went to. The figure is a row of seed {found['best']}, the best: "
+        "the darker, the larger; its last input row is the sign to repeat."
+    )
+
+
+STUDY = Study("Are slots used again?", measure, figure, answer, lines)
