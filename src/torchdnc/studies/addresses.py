@@ -188,12 +188,14 @@ def figure(found: Found) -> bytes:
     by_slots.plot(memories, memories, color="black", linestyle=":", linewidth=1, label="one item a slot")
     by_slots.set(xscale="log", yscale="log", xlabel="slots", ylabel="most items recalled", title="more slots")
     by_slots.set_xticks(memories, [str(n) for n in memories])
+    by_slots.set_yticks(memories, [str(n) for n in memories])
     lines = {f"DNC, {n} slots": ("dnc", n) for n in memories[:: len(memories) // 2]} | {"LSTM": ("lstm", 0)}
     for place, (label, (kind, slots)) in enumerate(lines.items()):
         cells = ([s["most"] for s in found["capacity"][f"{kind}-{units}"][str(slots)]] for units in UNITS[kind])
         spread(by_units, UNITS[kind], [*zip(*cells, strict=True)], label, place)
     by_units.set(xscale="log", yscale="log", xlabel="units of the controller", title="a larger controller")
     by_units.set_xticks([16, 32, 64, 128, 256], ["16", "32", "64", "128", "256"])
+    by_units.set_yticks([1, 10, 100, 500], ["1", "10", "100", "500"])
     for place, (label, seeds) in enumerate(_probe_lines(found)):
         spread(probed, range(AGO), seeds, label, place)
     probed.set(xlabel="items ago", ylabel="found above chance", title="what is in the controller's state")
@@ -216,18 +218,24 @@ def answer(found: Found) -> str:
     few, many = min(found["memories"]), max(found["memories"])
     small, large = (f"dnc-{units}" for units in (min(UNITS["dnc"]), max(UNITS["dnc"])))
     without = max(UNITS["lstm"])
-    lines = dict(_probe_lines(found))
-    first = {name: statistics.fmean(seed[0] for seed in seeds) for name, seeds in lines.items()}
+    probed = dict(_probe_lines(found))
+
+    def told(name: str, ago: int) -> str:
+        # Adding 0 takes the sign from -0.
+        return f"{round(statistics.fmean(seed[ago] for seed in probed[name]), 2) + 0:.0%}"
+
     return (
         f"With {few} slots a DNC recalls up to {most(found, small, few):.0f} items with "
         f"{min(UNITS['dnc'])} controller units and {most(found, large, few):.0f} with {max(UNITS['dnc'])}; with {many} "
         f"slots, and the same weights, {most(found, small, many):.0f} and {most(found, large, many):.0f}. An LSTM of "
-        f"{without} units recalls {most(found, f'lstm-{without}'):.1f}. Which slot the latest "
-        f"item went to, a linear probe of the controller's state tells {first['DNC: slot, fresh memory']:.0%} above "
-        "chance where slots are taken in their order, which is to count the items, and "
-        f"{first['DNC: slot, shuffled']:.0%} where every sequence takes them in an order of its own. Numbering the "
-        f"slots in another way changes no output by more than {max(found['renumbered']):.0e}: a controller never sees "
-        "the addresses that it could drown in, but looks its items up by what they hold."
+        f"{without} units recalls {most(found, f'lstm-{without}'):.1f}. Of the value of the item that came last, a "
+        f"linear probe of the controller's state finds {told('DNC: value', 0)} above chance, of the one {AGO - 1} items "
+        f"before it {told('DNC: value', AGO - 1)}; in an LSTM {told('LSTM: value', 0)} and "
+        f"{told('LSTM: value', AGO - 1)}. Of the slot that the last item went to it finds "
+        f"{told('DNC: slot, fresh memory', 0)} where slots are taken in their order, which is to count the items, and "
+        f"{told('DNC: slot, shuffled', 0)} where every sequence takes them in an order of its own. Numbering the slots "
+        f"in another way changes no logit by more than {max(found['renumbered']):.0e}: a controller never sees the "
+        "addresses that it could drown in, but looks its items up by what they hold."
     )
 
 
