@@ -104,7 +104,7 @@ def write_studies() -> None:
     """Writes the pages and figures of the studies, and the page that ties them together."""
     records = {path.stem: json.loads(path.read_text()) for path in sorted((RESULTS / "studies").glob("*.json"))}
     for name, record in records.items():
-        studies.save(record, STUDIES[name], RESULTS / "studies", PAGE.parent / "studies")
+        studies.save_page(record, STUDIES[name], PAGE.parent / "studies")
     write_atomically(PAGE.parent / "why-it-scales.md", "\n".join(why_text.describe(records)).encode())
 
 

@@ -27,19 +27,20 @@ QUESTIONS = (
         "Why does it scale? Does the controller drown in addresses?",
         """An LSTM keeps what it knows in activations. A DNC would be no better off if it kept the addresses of its
         slots there. It never sees one: look-ups by content, allocation and links treat all slots alike,
-        so that with the slots numbered in another way every read word, and with it everything that the
-        controller does, is the same. A slot is found again by what it holds, by when it was written, or
-        by being free; what grows with the items is the memory, and no parameter depends on its size.""",
+        ties aside, so that with the slots numbered in another way every read word, and with it
+        everything that the controller does, is the same. A slot is found again by what it holds, by when
+        it was written, or by being free; what grows with the items is the memory, and no parameter
+        depends on its size.""",
         ("addresses", "resize", "scale"),
     ),
     Question(
         "How does it relate to an LSTM?",
         """An LSTM's cell is s = f s + i g, h = o tanh(s): i says what is written, f what is kept, o what is seen. A
-        DNC's memory is M = M ∘ (1 − w eᵀ) + w vᵀ, r = Mᵀ w^r: the write weighting w stands where i does, 1
-        − w eᵀ where f does, the read weighting w^r where o does. But an LSTM has one gate for every unit
-        at every step, while w is about 1 at one slot and about 0 at all others: what is not written to
-        is kept whole, however long. A network for every gate, the super-LSTM, makes better decisions
-        about the same cells.""",
+        DNC's memory is M = M ∘ (1 − w eᵀ) + w vᵀ, r = Mᵀ w^r: the write weighting w stands where i does,
+        1 − w eᵀ where f does, the read weighting w^r where o does. But an LSTM has one gate for every
+        unit at every step, while w sums to at most 1 and is about 0 almost everywhere: what is not
+        written to is kept whole, however long. A network for every gate, the super-LSTM, makes better
+        decisions about the same cells.""",
         ("retention",),
     ),
     Question(

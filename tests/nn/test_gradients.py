@@ -126,3 +126,20 @@ def test_an_lstm_pushed_hard_receives_the_bound():
     (1e6 * clipped.step(inputs)[0].sum()).backward()
     for expected, actual in zip(free.parameters(), clipped.parameters(), strict=True):
         assert_close(actual.grad, expected.grad)
+
+
+def test_torch_func_takes_an_lstm_apart() -> None:
+    """PyTorch's own LSTM, on which plain calls run, has no rules for these."""
+    model = make_lstm()
+    inputs = random(STEPS, BATCH, INPUTS)
+    parameters = dict(model.named_parameters())
+
+    def outputs(parameters: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = torch.func.functional_call(model, parameters, (inputs,))[0]
+        return found
+
+    assert_close(torch.func.vmap(outputs, (None, 0))(parameters, inputs.unsqueeze(0))[0], outputs(parameters, inputs))
+    _, moved = torch.func.jvp(lambda inputs: outputs(parameters, inputs), (inputs,), (torch.ones_like(inputs),))
+    step = 1e-6
+    difference = outputs(parameters, inputs + step) - outputs(parameters, inputs - step)
+    assert_close(moved, difference / (2 * step), 1e-6)

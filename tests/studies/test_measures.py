@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from torchdnc import DNC, LSTM, MemoryOptions, SuperLSTM
 from torchdnc.ops import split_interface
-from torchdnc.studies import addresses, resize, retention
+from torchdnc.studies import addresses, resize, retention, reuse
 from torchdnc.studies.probing import Probe
-from torchdnc.tasks import KeyedRecall
+from torchdnc.tasks import Copy, KeyedRecall
 
 
 def test_a_probe_finds_what_a_linear_map_can_and_nothing_else() -> None:
@@ -74,14 +74,45 @@ def test_what_a_slot_forgets_is_the_weight_that_writes_to_it() -> None:
         torch.testing.assert_close(found[6, 1, item], states[6].memory.write_weights[1, slot])
 
 
-def test_erosion_is_a_share_of_each_step() -> None:
-    found = {
-        "delays": [0, 20, 40],
-        "trained": 20,
-        "models": {"a": {"recalled": [[1.0, 1.0, 0.9**20]]}, "b": {"recalled": [[0.0, 0.0, 0.0]]}},
-    }
-    assert retention.erosion(found, "a") == pytest.approx(0.1)
-    assert retention.erosion(found, "b") is None
+def test_half_is_lost_when_guesses_are_taken_out() -> None:
+    shares = {"a": [1.0, 1.0, 0.9, 0.5], "b": [0.02, 0.02, 0.016, 0.016], "c": [1.0, 0.8, 0.8, 0.7]}
+    models = {name: {"recalled": [share]} for name, share in shares.items()}
+    found = {"delays": [0, 20, 40, 80], "trained": 20, "models": models}
+    # 0.5 is less than half of 1 once a guess's 1/64 is gone.
+    assert [retention.half_lost(found, name) for name in "abc"] == ["80", "–", "over 80"]
+
+
+def test_gates_of_reuse_are_told_of_the_steps_they_act_on() -> None:
+    batch = Copy(bits=2, min_length=1, max_length=1, sequences=2).sample(1, seed=0, step=0)
+    # Vector, sign, answer, twice; the gate after an answer frees what was read for it.
+    assert batch.mask[:, 0].tolist() == [False, False, True] * 2
+    free, write = [0.1, 0.2, 0.3, 0.9, 0.4, 0.5], [0.8, 0.0, 0.1, 0.6, 0.0, 0.3]
+    model = DNC(3, 4, 2, memory_size=4, word_size=2)
+    interface = split_interface(model.interface(torch.zeros(1, 4)), 2, 1)
+    state = model.initial_state(1)
+    steps = []
+    for step in range(6):
+        xi = interface._replace(
+            free_gates=torch.tensor([[free[step]]]),
+            write_gate=torch.tensor([write[step]]),
+            alloc_gate=torch.tensor([0.5]),
+        )
+        weights = nn.functional.one_hot(torch.tensor([step % 2]), 4).float()
+        steps.append((xi, state._replace(memory=state.memory._replace(write_weights=weights))))
+    found = reuse.gates_of(batch, steps)
+    assert found["free after repeating"] == pytest.approx(0.9)
+    assert found["free after storing"] == pytest.approx((0.2 + 0.4) / 2)
+    assert found["allocation while storing"] == pytest.approx(0.5 * (0.8 + 0.6) / 2)
+    assert found["allocation while repeating"] == pytest.approx(0.5 * (0.1 + 0.3) / 2)
+    assert found["slots"] == 2
+
+
+def test_the_most_items_are_those_recalled_at_any_number_less_guesses() -> None:
+    seeds = [{"shares": [1.0, 0.5]}, {"shares": [0.25, 1 / 256]}]
+    found = {"items": [10, 40, 80], "capacity": {"dnc-8": {"32": seeds}}}
+    most = addresses.at_most(found, "dnc-8", 32)
+    assert most[0] == pytest.approx(40 * (0.5 - 1 / 256) / (1 - 1 / 256))
+    assert most[1] == pytest.approx(10 * (0.25 - 1 / 256) / (1 - 1 / 256))
 
 
 def test_a_warmer_interface_adds_to_the_strengths_alone() -> None:

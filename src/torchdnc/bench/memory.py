@@ -69,7 +69,7 @@ def child(size: list[int], engine: str, threads: int) -> Found:
     before = held()
     train(model, inputs[:1])
     model.zero_grad()
-    _hand_back()
+    hand_back()
     kept = None if before is None else (held() or 0) - before
     grown, how = growth(partial(train, model, inputs))
     return {"megabytes": grown / MEGABYTE, "kept": (kept or 0) / MEGABYTE, "peak": how}
@@ -77,7 +77,7 @@ def child(size: list[int], engine: str, threads: int) -> Found:
 
 def growth(call: Callable[[], object]) -> tuple[int, str]:
     """Bytes by which a call raises this process's peak of resident memory above what it holds, and the peak's name."""
-    _hand_back()
+    hand_back()
     try:
         CLEAR.write_text(SET_BACK_PEAK)
     except OSError:
@@ -105,7 +105,7 @@ def _highest() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _hand_back() -> None:
+def hand_back() -> None:
     """Gives free memory back to the system, which would else be used again and not be seen as growth."""
     gc.collect()
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import forward_ad
 
 from torchdnc.checks import check_bound, check_dtype, check_number, check_size, check_type
 from torchdnc.engines import unroll
@@ -117,9 +118,16 @@ class LSTM(Deep):
 
     def _run(self, call: Call) -> tuple[Tensor, LSTMState]:
         plain = call.lengths is None and call.reset is None and self.controller.activation_gradient_clip is None
-        if not plain or call.inputs.numel() == 0 or autocasts(call.inputs.device):
+        if not plain or call.inputs.numel() == 0 or not _knows(call.inputs.device):
             return super()._run(call)
         return whole(self.controller, call.inputs, call.state)
+
+
+def _knows(device: torch.device) -> bool:
+    """Whether PyTorch's own LSTM runs here as `unroll` does: torch.func and other devices want its weights in another
+    way, and under autocast its states are in the lower precision."""
+    transformed = torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0
+    return device.type == "cpu" and not transformed and not autocasts(device)
 
 
 def whole(controller: LSTMController, inputs: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:

@@ -1,7 +1,7 @@
 """Studies, each of which answers a question: trainings, measurements, a figure and a page."""
 
 from torchdnc.studies import addresses, full, links, resize, retention, reuse, scale
-from torchdnc.studies.study import Plan, Study, run, save
+from torchdnc.studies.study import Plan, Study, run, save, save_page
 
 STUDIES: dict[str, Study] = {
     "retention": retention.STUDY,
@@ -13,4 +13,4 @@ STUDIES: dict[str, Study] = {
     "scale": scale.STUDY,
 }
 
-__all__ = ["STUDIES", "Plan", "Study", "run", "save"]
+__all__ = ["STUDIES", "Plan", "Study", "run", "save", "save_page"]

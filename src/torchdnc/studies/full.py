@@ -32,7 +32,6 @@ REPORTED = (24, 32, 64, 128)
 BELOW = 24
 """Items that surely fit: what policies are held against."""
 SEEDS = 3
-# With as many questions as items there are more steps than slots: a model learns not to write at all of them.
 TASK = KeyedRecall(key_bits=16, value_bits=8, min_items=1, max_items=BELOW, max_delay=4)
 DENSE = DNCModel(
     hidden_size=64,
@@ -156,7 +155,7 @@ def _reports(folder: Path, change: Change) -> dict[str, dict[str, float]]:
         model = change(load_run(folder)[1])
         assert isinstance(model, DNC)
         (batch,) = TASK.with_length(items).evaluation("test", batch_size=8, sequences=8, seed=0)
-        summary = model.report(batch.inputs)[0].summary()
+        summary = model.report(batch.inputs, lengths=batch.lengths)[0].summary()
         reports[str(items)] = {name: float(value.mean()) for name, value in summary.items()}
     return reports
 
@@ -223,7 +222,8 @@ def lines(found: Found) -> Iterator[str]:
         f"trained with the policy itself, on 1 to {3 * SLOTS // 2} items, of which the latest {SLOTS} are asked for. "
         f"An item is recalled when all {TASK.value_bits} bits of its value are right. Keys are random, "
         f"{TASK.key_bits} bits: the more there are, "
-        "the more alike are two of them. The sparse memory takes a slot at every step, questions too. The line of 512 "
+        "the more alike are two of them. The sparse memory takes a slot at every step, questions too, the oldest where "
+        "none is free. What happens to the memory is told of sequences that ask for all items. The line of 512 "
         f"slots shows what the look-up alone costs. Reclaiming holds {RECLAIMING.high_watermark:.0%} of the slots."
     )
 

@@ -58,7 +58,7 @@ class Warmer(nn.Module):
     """An interface whose strengths are larger by a number: β + ln(N / N₀) in place of β.
 
     A look-up weighs an empty slot exp(0) and what it finds exp(β s). With N slots in place of N₀ there are N / N₀ times
-    as many empty ones; where the similarity s is 1 this keeps the odds.
+    as many empty ones, if nearly all are; where the similarity s is 1 this keeps the odds.
 
     Args:
         interface: the model's own.
@@ -196,7 +196,8 @@ def lines(found: Found) -> Iterator[str]:
         f"Trained on 1 to {MANY} items, without links, of {TASK.key_bits} bits of key and {TASK.value_bits} of value; "
         "an item is recalled when all of its value is right. *plain* looks every slot up, as in the paper. "
         f"*temperature-corrected* has the same weights, and strengths larger by ln(slots / {found['slots']}), which "
-        "keeps the odds between a perfect match and the empty slots. *size-invariant* (`skip_unwritten=True`) was "
+        "keeps the odds between a perfect match and the empty slots where nearly all are empty, and as far down as "
+        "strengths go, which are at least 1. *size-invariant* (`skip_unwritten=True`) was "
         "trained so. A memory of fewer slots than items cannot hold them all."
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from torchdnc.bench.text import prose, table
+from torchdnc.bench.text import NONE, prose, table
 from torchdnc.engines import unroll
 from torchdnc.nn import DNC
 from torchdnc.studies.drawing import percent, spread
@@ -33,9 +33,11 @@ ITEMS = 4
 TASK = KeyedRecall(key_bits=6, value_bits=6, min_items=ITEMS, max_items=ITEMS, max_delay=20, in_order=True)
 DELAYS = (0, 5, 10, 20, 30, 50, 100, 200, 400)
 SLOTS = 16
-"""Fewer than items and the longest noise of training: a memory must learn not to write the noise down."""
+"""Fewer than steps: not all of the noise can be written down."""
+GUESSED = 0.5**TASK.value_bits
+"""The share of items that a guess gets right."""
 SEEDS = 3
-RATES = [10.0**-power for power in range(7)]
+RATES = [10.0**-power for power in range(1, 7)]
 """Shares forgotten in a step by which gates are told apart."""
 DNC_MODEL = DNCModel(
     hidden_size=64, memory_size=SLOTS, word_size=16, read_heads=1, options=MemoryOptions(skip_unwritten=True)
@@ -137,17 +139,18 @@ def _of_slots(model: DNC, batch: Batch) -> Tensor:
 GATED = ("LSTM", "super-LSTM", "DNC")
 
 
-def erosion(found: Found, name: str) -> float | None:
-    """The share of what is recalled after the longest noise of training that is lost in each step of more of it.
+def half_lost(found: Found, name: str) -> str:
+    """The delay after which, at the latest, half of what was recalled after the longest noise of training is lost.
 
-    Returns:
-        the mean over seeds of 1 − (recalled at the end / recalled then)^(1 / steps); None where nothing was recalled.
+    Guesses are taken out: they are recalled for ever. A model that learned nothing has nothing to lose.
     """
-    delays, shares = found["delays"], found["models"][name]["recalled"]
-    known = delays.index(found["trained"])
-    steps = delays[-1] - delays[known]
-    ratios = [seed[-1] / seed[known] for seed in shares if seed[known] > 0]
-    return statistics.fmean(1 - ratio ** (1 / steps) for ratio in ratios) if ratios else None
+    delays, shares = found["delays"], zip(*found["models"][name]["recalled"], strict=True)
+    known = [max(0.0, (statistics.fmean(share) - GUESSED) / (1 - GUESSED)) for share in shares]
+    first = delays.index(found["trained"])
+    if known[first] < 0.1:
+        return NONE
+    lost = [delay for delay, share in zip(delays[first:], known[first:], strict=True) if share <= known[first] / 2]
+    return str(lost[0]) if lost else f"over {delays[-1]}"
 
 
 def mean(found: Found, name: str, delay: int) -> float:
@@ -188,7 +191,7 @@ def answer(found: Found) -> str:
         f"Of {ITEMS} items these models of equal size recall, after the {known} steps of noise that training had at "
         f"most, and after {longest}: {told}. In a step of noise {gates['LSTM']:.0%} of the units of the LSTM and "
         f"{gates['super-LSTM']:.0%} of those of the super-LSTM forget more than a hundredth of what they hold; of the "
-        f"DNC's slots that hold an item {gates['DNC']:.1%} do."
+        f"DNC's slots that hold an item at most {gates['DNC']:.1%} do."
     )
 
 
@@ -198,10 +201,9 @@ def lines(found: Found) -> Iterator[str]:
     yield ""
     rows = []
     for name, of in found["models"].items():
-        lost = erosion(found, name)
         cells = [percent(column) for column in zip(*of["recalled"], strict=True)]
-        rows.append([name, f"{of['parameters']:,}", *cells, "–" if lost is None else f"{100 * lost:.2g}"])
-    yield table(["steps of noise", "parameters", *found["delays"], "lost in a step"], rows)
+        rows.append([name, f"{of['parameters']:,}", *cells, half_lost(found, name)])
+    yield table(["steps of noise", "parameters", *found["delays"], "half lost by"], rows)
     yield ""
     yield "Share of gates that forget more than this in a step of noise, %; the mean over seeds, the least in brackets:"
     yield ""
@@ -212,13 +214,13 @@ def lines(found: Found) -> Iterator[str]:
     yield prose(
         f"Trained on 0 to {TASK.max_delay} steps of noise until {limits.goal.at_most if limits.goal else 0:g} of the "
         f"bits were wrong, for {limits.steps} steps or {limits.max_minutes:g} minutes at most: what was not learned "
-        f"was not learned in that time, and an NTM, in plain PyTorch, makes few steps in it. Items are {TASK.key_bits} "
-        f"bits of key and {TASK.value_bits} of value, asked for in the order in which they came; noise is random keys "
-        f"and values. An item is recalled when all of its value is right: by guessing, {0.5**TASK.value_bits:.1%}. "
-        f"*Lost in a step* is what is lost between {found['trained']} and {found['delays'][-1]} steps, as a share for "
-        "each step, %. What a gate forgets is 1 − f of an LSTM's unit, and of a slot of the DNC that holds an item its "
-        "write weight. The DNC "
-        f"and the NTM have {SLOTS} slots."
+        "was not learned in that time, and an NTM, in plain PyTorch, makes few steps in it. Items are "
+        f"{TASK.key_bits} bits of key and {TASK.value_bits} of value, asked for in the order in which they came; "
+        "noise is random keys and values. An item is recalled when all of its value is right: by guessing, "
+        f"{GUESSED:.1%}. *Half lost by* is the first of these delays after which half of what was recalled after "
+        f"{found['trained']} steps is lost, guesses taken out. What a gate forgets is 1 − f of an LSTM's unit, and of "
+        "a slot of the DNC that holds an item its write weight, the most that a write can erase. The DNC and the NTM "
+        f"have {SLOTS} slots, SAM 4,096."
     )
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from torchdnc.bench.fresh import KilledError, fresh
-from torchdnc.bench.memory import MEGABYTE, growth
+from torchdnc.bench.memory import MEGABYTE, growth, hand_back, held
 from torchdnc.bench.plan import told
 from torchdnc.bench.scaling import slope
 from torchdnc.bench.sizes import SEED, Size, dnc, sequence, train
@@ -151,9 +151,9 @@ def _milliseconds(names: Sequence[str], size: Size, rounds: int) -> dict[str, fl
 def child(name: str, letter: str, sizes: list[list[int]], seconds_most: float) -> list[float]:
     """Megabytes by which this process grows in a training step at each size, up to the first that is not affordable."""
     torch.set_num_threads(THREADS)
-    first, *_ = measured = [Size(*size) for size in sizes]
+    measured = [Size(*size) for size in sizes]
     # Loads libraries and compiled code.
-    step(name, first)()
+    step(name, measured[0])()
     values = [getattr(size, letter) for size in measured]
     bytes_grown, took = list[float](), list[float]()
     for value, size in zip(values, measured, strict=True):
@@ -166,14 +166,18 @@ def child(name: str, letter: str, sizes: list[list[int]], seconds_most: float) -
 
 
 def _cost(name: str, size: Size) -> tuple[float, float]:
-    """Seconds of a training step, and bytes by which this process grows with it.
+    """Seconds of a training step, and bytes by which this process grows with it and with what it holds before.
 
-    What a model holds before, of a full memory the slots, is a part of the growth.
+    What is held before are the parameters, and of a full memory the slots.
     """
-    took = list[float]()
-    grown, _ = growth(lambda: took.append(seconds(step(name, size))))
+    hand_back()
+    before = held() or 0
+    call, took = step(name, size), list[float]()
+    hand_back()
+    holds = (held() or 0) - before
+    grown, _ = growth(lambda: took.append(seconds(call)))
     # A slope is one of logarithms.
-    return took[0], max(grown, 1)
+    return took[0], max(holds + grown, 1)
 
 
 CHILDREN: dict[str, Callable[..., Any]] = {"scale": child}

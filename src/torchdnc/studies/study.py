@@ -64,16 +64,25 @@ def save(record: Found, study: Study, results: Path, pages: Path) -> list[Path]:
     Raises:
         DiskError: a file could not be written; older ones are intact.
     """
-    name = record["study"]
-    written = {results / f"{name}.json": json.dumps(record, indent=2).encode() + b"\n"}
-    drawn = missing() is None
-    if drawn:
-        written[pages / f"{name}.png"] = study.figure(record["found"])
+    # First what cannot be drawn anew.
+    path = results / f"{record['study']}.json"
+    _write(path, json.dumps(record, indent=2).encode() + b"\n")
+    return [path, *save_page(record, study, pages)]
+
+
+def save_page(record: Found, study: Study, pages: Path) -> list[Path]:
+    """Writes pages/NAME.png, where it can be drawn, and pages/NAME.md; returns what was written."""
+    name, drawn = record["study"], missing() is None
+    written = {pages / f"{name}.png": study.figure(record["found"])} if drawn else {}
     written[pages / f"{name}.md"] = page(record, study, drawn).encode()
     for path, data in written.items():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, data)
+        _write(path, data)
     return [*written]
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, data)
 
 
 def page(record: Found, study: Study, drawn: bool) -> str:
