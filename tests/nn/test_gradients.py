@@ -128,6 +128,7 @@ def test_an_lstm_pushed_hard_receives_the_bound():
         assert_close(actual.grad, expected.grad)
 
 
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 def test_torch_func_takes_an_lstm_apart() -> None:
     """PyTorch's own LSTM, on which plain calls run, has no rules for these."""
     model = make_lstm()
@@ -135,7 +136,7 @@ def test_torch_func_takes_an_lstm_apart() -> None:
     parameters = dict(model.named_parameters())
 
     def outputs(parameters: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = torch.func.functional_call(model, parameters, (inputs,))[0]
+        found: torch.Tensor = functional_call(model, parameters, (inputs,))[0]
         return found
 
     assert_close(torch.func.vmap(outputs, (None, 0))(parameters, inputs.unsqueeze(0))[0], outputs(parameters, inputs))
