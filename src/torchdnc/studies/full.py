@@ -58,8 +58,8 @@ def trainings(quick: bool) -> dict[str, RunConfig]:
         eval_every=250,
         eval_sequences=256,
     )
-    # Learns under pressure: of more items than slots it is asked for the latest, so that these are worth keeping.
-    pressed = replace(run, task=replace(TASK, max_items=3 * SLOTS // 2, latest=SLOTS))
+    # Of as many items as there are slots: what it wrote while it is asked would push some of them out.
+    pressed = replace(run, task=replace(TASK, max_items=SLOTS))
     return {
         "dense": run,
         "reclaiming": replace(pressed, model=replace(DENSE, options=RECLAIMING)),
@@ -219,7 +219,7 @@ def lines(found: Found) -> Iterator[str]:
     yield prose(
         f"Trained on 1 to {BELOW} items with {DENSE.memory_size} slots (dense) or {SPARSE.memory_size} (sparse), and "
         f"tested with these weights on {found['sequences']} sequences of each number of items; where it says so, "
-        f"trained with the policy itself, on 1 to {3 * SLOTS // 2} items, of which the latest {SLOTS} are asked for. "
+        f"trained with the policy itself, on 1 to {SLOTS} items. "
         f"An item is recalled when all {TASK.value_bits} bits of its value are right. Keys are random, "
         f"{TASK.key_bits} bits: the more there are, "
         "the more alike are two of them. The sparse memory takes a slot at every step, questions too, the oldest where "
