@@ -39,15 +39,15 @@ QUESTIONS = (
         DNC's memory is M = M ∘ (1 − w eᵀ) + w vᵀ, r = Mᵀ w^r: the write weighting w stands where i does,
         1 − w eᵀ where f does, the read weighting w^r where o does. But an LSTM has one gate for every
         unit at every step, while w sums to at most 1 and is about 0 almost everywhere: what is not
-        written to is kept whole, however long. A network for every gate, the super-LSTM, makes better
-        decisions about the same cells.""",
+        written to is kept whole, however long. A network for every gate, the super-LSTM, decides by more
+        than a linear map, about the same cells.""",
         ("retention",),
     ),
     Question(
         "Are the temporal links worth it?",
         """Links say what was written next; content says what is like. Where each item brings its key, content
-        suffices; where order alone tells what is next, a controller without links must count, and store
-        the count.""",
+        suffices; where order alone tells what is next, a controller without links has to make an order
+        of its own, for instance by counting.""",
         ("links",),
     ),
     Question(
@@ -66,10 +66,10 @@ def describe(records: Mapping[str, dict[str, Any]]) -> Iterator[str]:
         yield f"## {question.asked}\n\n{prose(question.said)}\n"
         for name in question.studies:
             if name in records:
-                yield f"**[{STUDIES[name].question}](studies/{name}.md)** {_answer(name, records[name])}\n"
+                yield f"**[{STUDIES[name].question}](studies/{name}.md)**\n\n{_answer(name, records[name])}\n"
             else:
                 yield f"`torchdnc study {name}` was not done yet: there is no answer to *{STUDIES[name].question}*\n"
 
 
 def _answer(name: str, record: dict[str, Any]) -> str:
-    return STUDIES[name].answer(record["found"]) + f"\n\n![{STUDIES[name].question}](studies/{name}.png)"
+    return prose(STUDIES[name].answer(record["found"])) + f"\n\n![{STUDIES[name].question}](studies/{name}.png)"

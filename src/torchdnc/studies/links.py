@@ -281,8 +281,8 @@ def lines(found: Found) -> Iterator[str]:
         "Copy gives nothing to look up by: what is next is known by order alone. That does not make links the only "
         "way. An LSTM controller can count and store a key of its own with every vector; the counts that it has "
         "never met are tested by the longer sequences. A feedforward controller has no state but what it reads, and "
-        "would have to keep its count in the memory. In keyed recall each value is asked for by its key, in a random "
-        "order."
+        "would have to keep an order of its own in the memory. In keyed recall each value is asked for by its key, "
+        "in a random order."
     )
     yield ""
     yield prose(
