@@ -38,7 +38,7 @@ QUESTIONS = (
         """An LSTM's cell is s = f s + i g, h = o tanh(s): i says what is written, f what is kept, o what is seen. A
         DNC's memory is M = M ∘ (1 − w eᵀ) + w vᵀ, r = Mᵀ w^r: the write weighting w stands where i does,
         1 − w eᵀ where f does, the read weighting w^r where o does. But an LSTM has one gate for every
-        unit at every step, while w sums to at most 1 and is about 0 almost everywhere: what is not
+        unit at every step, while w sums to at most 1 and can be about 0 almost everywhere: what is not
         written to is kept whole, however long. A network for every gate, the super-LSTM, decides by more
         than a linear map, about the same cells.""",
         ("retention",),

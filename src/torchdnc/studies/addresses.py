@@ -15,20 +15,14 @@ from torchdnc.bench.text import number, prose, table
 from torchdnc.nn import DNC
 from torchdnc.studies.drawing import percent, spread
 from torchdnc.studies.probing import Probe
-from torchdnc.studies.recalling import recalled
+from torchdnc.studies.recalling import SLOTS, TASK, recalled, training
 from torchdnc.studies.study import Found, Plan, Study, trained
-from torchdnc.tasks import KeyedRecall
 from torchdnc.training import RunConfig
-from torchdnc.training.config import Goal
 from torchdnc.training.evaluate import load_run
 from torchdnc.training.figures import png
 from torchdnc.training.models import DNCModel, LSTMModel
-from torchdnc.training.optim import Optimizer
 from torchdnc.types import DNCState, MemoryOptions
 
-SLOTS = 32
-"""While training."""
-TASK = KeyedRecall(key_bits=16, value_bits=8, min_items=1, max_items=24, max_delay=4)
 EASIER = replace(TASK, max_items=4)
 """What a model without a memory is given: of 24 items it learns nothing."""
 UNITS = {"dnc": (16, 32, 64, 128), "lstm": (64, 256)}
@@ -43,16 +37,7 @@ SEEDS = 3
 
 def trainings(quick: bool) -> dict[str, RunConfig]:
     """A run for every kind and number of units, by the name `kind-units`."""
-    run = RunConfig(
-        task=TASK,
-        optimizer=Optimizer(name="adam", learning_rate=3e-3, clip_norm=10.0),
-        goal=Goal("wrong_bits", 1e-4),
-        batch_size=32,
-        threads=1,
-        steps=200 if quick else 4000,
-        eval_every=250,
-        eval_sequences=256,
-    )
+    run = training(TASK, 200 if quick else 4000)
     options = MemoryOptions(skip_unwritten=True, links="none")
     runs: dict[str, RunConfig] = {}
     for units in UNITS["dnc"]:

@@ -14,25 +14,20 @@ from torch import Tensor, nn
 from torchdnc.bench.text import prose, table
 from torchdnc.nn import DNC, SparseDNC
 from torchdnc.studies.drawing import percent, spread
-from torchdnc.studies.recalling import recalled
+from torchdnc.studies.recalling import SLOTS, TASK, recalled, training
 from torchdnc.studies.study import Found, Plan, Study, trained
-from torchdnc.tasks import KeyedRecall
 from torchdnc.training import RunConfig
-from torchdnc.training.config import Goal
 from torchdnc.training.evaluate import load_run
 from torchdnc.training.figures import png
 from torchdnc.training.models import DNCModel, SparseDNCModel
-from torchdnc.training.optim import Optimizer
 from torchdnc.types import MemoryOptions
 
-SLOTS = 32
 ITEMS = (8, 16, 24, 32, 40, 48, 64, 96, 128)
 REPORTED = (24, 32, 64, 128)
 """Of these the pages say what happens to the memory."""
 BELOW = 24
 """Items that surely fit: what policies are held against."""
 SEEDS = 3
-TASK = KeyedRecall(key_bits=16, value_bits=8, min_items=1, max_items=BELOW, max_delay=4)
 DENSE = DNCModel(
     hidden_size=64,
     memory_size=SLOTS,
@@ -47,17 +42,7 @@ SPARSE = SparseDNCModel(hidden_size=64, memory_size=4096, word_size=32, read_hea
 
 def trainings(quick: bool) -> dict[str, RunConfig]:
     """The runs by name: a dense memory that drops and one that reclaims, and a sparse one."""
-    run = RunConfig(
-        task=TASK,
-        model=DENSE,
-        optimizer=Optimizer(name="adam", learning_rate=3e-3, clip_norm=10.0),
-        goal=Goal("wrong_bits", 1e-4),
-        batch_size=32,
-        threads=1,
-        steps=300 if quick else 6000,
-        eval_every=250,
-        eval_sequences=256,
-    )
+    run = replace(training(TASK, 300 if quick else 6000), model=DENSE)
     # Of as many items as there are slots: what it wrote while it is asked would push some of them out.
     pressed = replace(run, task=replace(TASK, max_items=SLOTS))
     return {

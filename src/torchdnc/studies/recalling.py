@@ -7,7 +7,28 @@ from torch import Tensor, nn
 
 from torchdnc.tasks import Batch, KeyedRecall
 from torchdnc.tasks.bits import wrong_bits
+from torchdnc.training import RunConfig
+from torchdnc.training.config import Goal
 from torchdnc.training.evaluate import predict
+from torchdnc.training.optim import Optimizer
+
+TASK = KeyedRecall(key_bits=16, value_bits=8, min_items=1, max_items=24, max_delay=4)
+"""What the studies of addresses, of full memories and of other sizes ask for, with `SLOTS` while training."""
+SLOTS = 32
+
+
+def training(task: KeyedRecall, steps: int) -> RunConfig:
+    """How models learn to recall, in so many steps at most."""
+    return RunConfig(
+        task=task,
+        optimizer=Optimizer(name="adam", learning_rate=3e-3, clip_norm=10.0),
+        goal=Goal("wrong_bits", 1e-4),
+        batch_size=32,
+        threads=1,
+        steps=steps,
+        eval_every=250,
+        eval_sequences=256,
+    )
 
 
 @torch.no_grad()

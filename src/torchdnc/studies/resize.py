@@ -16,40 +16,24 @@ from torch import Tensor, nn
 from torchdnc.bench.text import prose, table
 from torchdnc.nn import DNC
 from torchdnc.studies.drawing import percent, spread
-from torchdnc.studies.recalling import recalled
+from torchdnc.studies.recalling import SLOTS, TASK, recalled, training
 from torchdnc.studies.study import Found, Plan, Study, trained
-from torchdnc.tasks import KeyedRecall
 from torchdnc.training import RunConfig
-from torchdnc.training.config import Goal
 from torchdnc.training.evaluate import load_run
 from torchdnc.training.figures import png
 from torchdnc.training.models import DNCModel
-from torchdnc.training.optim import Optimizer
 from torchdnc.types import MemoryOptions
 
-SLOTS = 32
-"""While training."""
 SIZES = (3, 8, 16, 32, 64, 128, 320, 1000, 3200)
 FEW, MANY = 3, 24
 """Items that fit every memory, and those that fit the one of training."""
-TASK = KeyedRecall(key_bits=16, value_bits=8, min_items=1, max_items=MANY, max_delay=4)
 SEEDS = 3
 
 
 def trainings(quick: bool) -> dict[str, RunConfig]:
     """A memory whose look-ups see every slot, as in the paper, and one that skips those never written."""
     model = DNCModel(hidden_size=64, memory_size=SLOTS, word_size=32, read_heads=1, options=MemoryOptions(links="none"))
-    run = RunConfig(
-        task=TASK,
-        model=model,
-        optimizer=Optimizer(name="adam", learning_rate=3e-3, clip_norm=10.0),
-        goal=Goal("wrong_bits", 1e-4),
-        batch_size=32,
-        threads=1,
-        steps=200 if quick else 6000,
-        eval_every=250,
-        eval_sequences=256,
-    )
+    run = replace(training(TASK, 200 if quick else 6000), model=model)
     skipping = replace(model, options=replace(model.options, skip_unwritten=True))
     return {"plain": run, "skipping": replace(run, model=skipping)}
 

@@ -16,16 +16,14 @@ from torchdnc.bench.text import NONE, prose, table
 from torchdnc.engines import unroll
 from torchdnc.nn import DNC
 from torchdnc.studies.drawing import percent, spread
-from torchdnc.studies.recalling import recalled
+from torchdnc.studies.recalling import recalled, training
 from torchdnc.studies.study import Found, Plan, Study, trained
 from torchdnc.tasks import Batch, KeyedRecall
 from torchdnc.training import RunConfig
-from torchdnc.training.config import Goal
 from torchdnc.training.evaluate import load_run
 from torchdnc.training.figures import png
 from torchdnc.training.matching import matched
 from torchdnc.training.models import DNCModel, LSTMModel, Model, NTMModel, SparseDNCModel, SuperLSTMModel
-from torchdnc.training.optim import Optimizer
 from torchdnc.types import MemoryOptions
 
 ITEMS = 4
@@ -34,6 +32,7 @@ TASK = KeyedRecall(key_bits=6, value_bits=6, min_items=ITEMS, max_items=ITEMS, m
 DELAYS = (0, 5, 10, 20, 30, 50, 100, 200, 400)
 SLOTS = 16
 """Fewer than steps: not all of the noise can be written down."""
+SPARSE_SLOTS = 4096
 GUESSED = 0.5**TASK.value_bits
 """The share of items that a guess gets right."""
 SEEDS = 3
@@ -48,24 +47,14 @@ MODELS: dict[str, Model] = {
     "NTM": NTMModel(memory_size=SLOTS, word_size=16),
     "DNC": DNC_MODEL,
     "DNC without links": replace(DNC_MODEL, options=MemoryOptions(skip_unwritten=True, links="none")),
-    "SAM": SparseDNCModel(memory_size=4096, word_size=16, read_heads=1, links=False),
+    "SAM": SparseDNCModel(memory_size=SPARSE_SLOTS, word_size=16, read_heads=1, links=False),
 }
 
 
 def trainings(quick: bool) -> dict[str, RunConfig]:
     """A run for every model, all of as many parameters as the DNC has."""
     count = DNC_MODEL.count_parameters(TASK.spec)
-    run = RunConfig(
-        task=TASK,
-        optimizer=Optimizer(name="adam", learning_rate=3e-3, clip_norm=10.0),
-        goal=Goal("wrong_bits", 1e-4),
-        batch_size=32,
-        threads=1,
-        steps=50 if quick else 5000,
-        eval_every=100,
-        eval_sequences=256,
-        max_minutes=3.0,
-    )
+    run = replace(training(TASK, 50 if quick else 5000), eval_every=100, max_minutes=3.0)
     return {name: replace(run, model=matched(model, TASK.spec, count)) for name, model in MODELS.items()}
 
 
@@ -75,7 +64,7 @@ def measure(plan: Plan) -> Found:
     configs = trainings(plan.quick)
     folders = {name: trained(plan, name, config, seeds) for name, config in configs.items()}
     delays = [delay for delay in DELAYS if delay <= 30 or not plan.quick]
-    found: Found = {"delays": delays, "trained": TASK.max_delay, "models": {}, "gates": {}}
+    found: Found = {"delays": delays, "trained": TASK.max_delay, **limits(configs["DNC"]), "models": {}, "gates": {}}
     for name, config in configs.items():
         plan.tell(f"delays of {name}")
         found["models"][name] = {
@@ -86,6 +75,12 @@ def measure(plan: Plan) -> Found:
         plan.tell(f"gates of {name}")
         found["gates"][name] = [forgetting(load_run(folder)[1]) for folder in folders[name]]
     return found
+
+
+def limits(config: RunConfig) -> Found:
+    """What ends a training."""
+    goal = config.goal.at_most if config.goal else 0.0
+    return {"goal": goal, "steps": config.steps, "minutes": config.max_minutes}
 
 
 def delayed(delay: int) -> KeyedRecall:
@@ -210,17 +205,16 @@ def lines(found: Found) -> Iterator[str]:
     rows = [[name, *(percent(column) for column in zip(*seeds, strict=True))] for name, seeds in found["gates"].items()]
     yield table(["forgotten", *(f"10^{round(math.log10(rate))}" for rate in RATES)], rows)
     yield ""
-    limits = trainings(False)["DNC"]
     yield prose(
-        f"Trained on 0 to {TASK.max_delay} steps of noise until {limits.goal.at_most if limits.goal else 0:g} of the "
-        f"bits were wrong, for {limits.steps} steps or {limits.max_minutes:g} minutes at most: what was not learned "
-        "was not learned in that time, and an NTM, in plain PyTorch, makes few steps in it. Items are "
+        f"Trained on 0 to {TASK.max_delay} steps of noise until {found['goal']:g} of the "
+        f"bits were wrong, for {found['steps']} steps or {found['minutes']:g} minutes at most: what was not learned "
+        "was not learned in that time, and the NTM runs in plain PyTorch. Items are "
         f"{TASK.key_bits} bits of key and {TASK.value_bits} of value, asked for in the order in which they came; "
         "noise is random keys and values. An item is recalled when all of its value is right: by guessing, "
         f"{GUESSED:.1%}. *Half lost by* is the first of these delays after which half of what was recalled after "
         f"{found['trained']} steps is lost, guesses taken out. What a gate forgets is 1 − f of an LSTM's unit, and of "
         "a slot of the DNC that holds an item its write weight, the most that a write can erase. The DNC and the NTM "
-        f"have {SLOTS} slots, SAM 4,096."
+        f"have {SLOTS} slots, SAM {SPARSE_SLOTS}."
     )
 
 
