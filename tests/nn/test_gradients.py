@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -135,12 +136,12 @@ def test_torch_func_takes_an_lstm_apart() -> None:
     inputs = random(STEPS, BATCH, INPUTS)
     parameters = dict(model.named_parameters())
 
-    def outputs(parameters: dict[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = functional_call(model, parameters, (inputs,))[0]
+    def outputs(parameters: Mapping[str, torch.Tensor], inputs: torch.Tensor) -> torch.Tensor:
+        found: torch.Tensor = functional_call(model, dict(parameters), (inputs,))[0]
         return found
 
     assert_close(torch.func.vmap(outputs, (None, 0))(parameters, inputs.unsqueeze(0))[0], outputs(parameters, inputs))
-    _, moved = torch.func.jvp(lambda inputs: outputs(parameters, inputs), (inputs,), (torch.ones_like(inputs),))
+    moved = torch.func.jvp(lambda inputs: outputs(parameters, inputs), (inputs,), (torch.ones_like(inputs),))[1]
     step = 1e-6
     difference = outputs(parameters, inputs + step) - outputs(parameters, inputs - step)
     assert_close(moved, difference / (2 * step), 1e-6)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from torchdnc import DNC, LSTM, MemoryOptions, SuperLSTM
 from torchdnc.ops import split_interface
-from torchdnc.studies import addresses, resize, retention, reuse
+from torchdnc.studies import addresses, recalling, resize, retention, reuse
 from torchdnc.studies.probing import Probe
 from torchdnc.tasks import Copy, KeyedRecall
 
@@ -34,13 +34,13 @@ def test_a_probe_is_told_of_samples_that_it_was_not_fitted_to() -> None:
 
 def memory(slots: int) -> DNC:
     torch.manual_seed(1)
-    task = addresses.TASK
+    task = recalling.TASK
     own = MemoryOptions(skip_unwritten=True, links="none")
     return DNC(task.spec.input_size, 12, task.spec.output_size, memory_size=slots, word_size=5, options=own)
 
 
 def test_a_shuffled_memory_takes_its_slots_in_an_order_of_each_row() -> None:
-    model = memory(slots=addresses.SLOTS)
+    model = memory(slots=recalling.SLOTS)
     state = addresses.shuffled(model, 4)
     assert (state.memory.usage <= 1e-3).all()
     assert torch.equal(state.memory.usage.sort(-1).values[0], state.memory.usage.sort(-1).values[3])
@@ -125,7 +125,7 @@ def test_a_warmer_interface_adds_to_the_strengths_alone() -> None:
     features = 5 * torch.randn(7, 9)
     before = split_interface(model.interface(features), 5, 2, options)
     after = split_interface(resize.warmed(model).interface(features), 5, 2, options)
-    more = math.log(64 / resize.SLOTS)
+    more = math.log(64 / recalling.SLOTS)
     for name, was, now in zip(before._fields, before, after, strict=True):
         if isinstance(was, Tensor):
             torch.testing.assert_close(now, was + more if "strength" in name else was)

@@ -103,7 +103,7 @@ def made_up(**changes: Any) -> dict[str, Any]:
     powers |= {"SAM, full": (0, 1), "SDNC, full": (0, 1)}
     milliseconds = {name: [2 * (value / 256) ** power for value in values] for name, (power, _) in powers.items()}
     megabytes = {name: [10 * (value / 256) ** power for value in values] for name, (_, power) in powers.items()}
-    sweep = {"values": values, "milliseconds": milliseconds, "megabytes": megabytes, "killed": {}}
+    sweep: dict[str, Any] = {"values": values, "milliseconds": milliseconds, "megabytes": megabytes, "killed": {}}
     others = {cost: {name: sweep[cost][name] for name in scale.MODELS} for cost in scale.COSTS}
     how = {"threads": 1, "rounds": 5, "seconds": 10.0, "bytes": 4e9, "ram": 10_000_000_000, "load": 0.5}
     sweeps = {"N": sweep, "T": {**sweep, **others}, "B": {**sweep, **others}}
