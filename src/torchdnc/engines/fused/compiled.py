@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import gc
 import hashlib
 import importlib.util
 import os
 import sys
 import types
-from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -120,12 +121,25 @@ def _prepare(made: Any, name: str) -> None:
                 print(f"torchdnc: compiling the fused engine ({name}); this happens once", file=sys.stderr, flush=True)
                 self.compiling = ExitStack()
                 self.compiling.enter_context(in_one_piece())
+                self.compiling.enter_context(_without_collection())
 
         def on_end(self, happening: Any) -> None:
             if happening.data["dispatcher"] is made:
                 self.compiling.close()
 
     event.register("numba:compile", Listener())
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Meanwhile nothing is searched for garbage: a compiler has millions of objects, and needs them all to the end."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 @functools.cache

@@ -8,6 +8,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +21,8 @@ from torchdnc.ops.content import COSINE_EPSILON
 from torchdnc.ops.slots import of_width
 from torchdnc.types import MARKS, UNUSED, DNCState, LSTMState, MemoryOptions, MemoryState
 
+CACHE_LINE: Final = 64
+"""Bytes."""
 _UNUSED: Final = MemoryState(*[UNUSED] * len(MemoryState._fields))
 
 
@@ -212,7 +215,20 @@ def room_for_gradient(memory: MemoryState) -> MemoryState:
 
 def rooms(like: Tensor, *shapes: tuple[int, ...]) -> list[Array]:
     """Arrays of these shapes, which hold nothing yet, in one piece of memory."""
-    return cut(like.new_empty(starts(shapes)[-1]), shapes)
+    return cut(empty(like, starts(shapes)[-1]), shapes)
+
+
+def empty(like: Tensor, size: int) -> Tensor:
+    """So many numbers, which hold nothing yet, from a cache line on.
+
+    By NumPy, which asks the system for large pages: to be handed those of a long tape one by one takes a twentieth of
+    its time, and to find them in the machine's tables as long again.
+    """
+    dtype = torch.empty(0, dtype=like.dtype).numpy().dtype
+    line = CACHE_LINE // dtype.itemsize
+    numbers = np.empty(size + line, dtype)
+    first = -numbers.ctypes.data % CACHE_LINE // dtype.itemsize
+    return torch.from_numpy(numbers[first : first + size])
 
 
 def cut(room: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
@@ -272,7 +288,7 @@ def _tape_shapes(sizes: Sizes) -> dict[str, tuple[int, ...]]:
 def _room_to_keep(sizes: Sizes, like: Tensor) -> Kept:
     """A tape that holds nothing yet."""
     steps = sizes.T if sizes.keep else 1
-    numbers = like.new_empty(starts([*_tape_shapes(sizes).values()])[-1])
+    numbers = empty(like, starts([*_tape_shapes(sizes).values()])[-1])
     return Kept(numbers, torch.empty(steps, sizes.B, sizes.N, dtype=torch.int32))
 
 
@@ -309,7 +325,7 @@ def begin_controller(
 def _scratch(team: Team, sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
     B, H, N, W, R = sizes.B, sizes.H, sizes.N, sizes.W, sizes.R
     columns = R * W + H * sizes.recurrent + H * (sizes.layers > 1)
-    work, chi, hidden, wanted, nothing, zeros, memories = rooms(
+    work, chi, hidden, wanted, nothing, zeros, memories, links = rooms(
         like,
         (team.threads, work_size(N, W, R, sizes.options)),
         (team.threads if team.threads > B and not replay else 1, B, columns),
@@ -318,13 +334,14 @@ def _scratch(team: Team, sizes: Sizes, like: Tensor, replay: bool) -> Scratch:
         (tape_size(N, R, sizes.options),),
         (max(N * W, N * N * sizes.options.linked, H),),
         ((sizes.every + 1) * replay, B, N * W),
+        ((sizes.every - 1) // sizes.again * replay, B, N * N * sizes.options.linked),
     )
     wanted[:], nothing[:], zeros[:] = 0, 0, 0
     if sizes.options.grows:
         nothing[slots_place.py_func(N, R)] = sizes.slots
     # An empty slot has the length sqrt(ε); see `layout.tape_parts`.
     nothing[3 * N : 4 * N] = math.inf if sizes.options.skips else math.sqrt(COSINE_EPSILON)
-    return Scratch(work, chi, hidden, wanted, nothing, zeros, memories)
+    return Scratch(work, chi, hidden, wanted, nothing, zeros, memories, links)
 
 
 def _end(sizes: Sizes, memory: MemoryState, tape: Tape) -> DNCState:

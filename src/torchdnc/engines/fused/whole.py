@@ -200,4 +200,5 @@ def _sizes(network: Any, inputs: Tensor, state: DNCState, parameters: Parameters
         beside=bool(parameters.beside),
         keep=torch.is_grad_enabled(),
         every=max(1, math.isqrt(T)),
+        again=max(1, math.isqrt(math.isqrt(T))),
     )

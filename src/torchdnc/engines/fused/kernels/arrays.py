@@ -49,7 +49,8 @@ class Sizes(NamedTuple):
 
     X: of the interface; layers: of the controller; recurrent: it is an LSTM; bound: of its activations' gradients;
     slots: of a row that starts afresh; normed: the raw interface is normalised; beside: it has a share of its own at
-    every step; keep: the tape is for a backward pass; every: steps between two checkpoints.
+    every step; keep: the tape is for a backward pass; every: steps between two checkpoints; again: between links that
+    backward makes again, from one checkpoint to the next.
     """
 
     T: int
@@ -69,6 +70,7 @@ class Sizes(NamedTuple):
     beside: bool
     keep: bool
     every: int
+    again: int
 
 
 class Weights(NamedTuple):
@@ -142,7 +144,8 @@ class Scratch(NamedTuple):
     same rows, and its gradient. hidden [B, ·]: the gradient of h.
     wanted [B]: the most slots that a row would have had, of no size unless rows grow; nothing: the tape's row of the
     state that a row starts afresh from; zeros: as many as a memory, the links or a layer have. memories
-    [every + 1, B, N·W]: the steps between two checkpoints, replayed; of no size forward.
+    [every + 1, B, N·W]: the steps between two checkpoints, replayed; links [·, B, N·N]: before every `again`-th of
+    them, but for the checkpoint; both of no size forward.
     """
 
     work: Array
@@ -152,3 +155,4 @@ class Scratch(NamedTuple):
     nothing: Array
     zeros: Array
     memories: Array
+    links: Array

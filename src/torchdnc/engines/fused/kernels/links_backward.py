@@ -2,7 +2,8 @@
 
 from numba import njit
 
-from torchdnc.engines.fused.kernels.memory import BLOCK, follow
+from torchdnc.engines.fused.kernels.blocks import add_outer, load_block, spread_rows
+from torchdnc.engines.fused.kernels.memory import BLOCK, follow, update_links
 from torchdnc.engines.fused.kernels.options import BODY, EXACT, INLINED
 from torchdnc.engines.fused.kernels.simd import (
     fma,
@@ -19,63 +20,19 @@ from torchdnc.engines.fused.kernels.simd import (
 from torchdnc.engines.fused.kernels.vectors import clear, dot, total
 
 
-@njit(**BODY)
-def _links_after(links, weights, w, precedence, p, i, j, n):
-    """The update of a vector of each of four rows, but for the diagonal: (1 − w[i] − w[j]) L + w[i] p.
+@njit(**INLINED)
+def link_rows(room, link, i, count, rows, alive, b, first, t, N):
+    """`count` ≤ 4 rows, from the i-th on, of what the link matrix was before step t.
 
-    w, p: where the write weights and the precedence start.
+    room: for four rows. link: before step `first`; the updates since are made again, rather than kept, as reading them
+    back would take longer. rows, alive: as on the tape; b: the row of the batch.
     """
-    x0, x1, x2, x3 = links
-    w0, w1 = spread(weights[w + i]), spread(weights[w + i + 1])
-    w2, w3 = spread(weights[w + i + 2]), spread(weights[w + i + 3])
-    stays, before = like(weights, 1) - load(weights, w + j, n), load(precedence, p + j, n)
-    return (
-        fma(stays - w0, x0, w0 * before),
-        fma(stays - w1, x1, w1 * before),
-        fma(stays - w2, x2, w2 * before),
-        fma(stays - w3, x3, w3 * before),
-    )
-
-
-@njit(**BODY)
-def _store_links(rows, links, i, j, n, N):
-    """A vector of each of four rows, with nothing on the diagonal."""
-    for q in range(BLOCK):
-        store(rows, q * N + j, without_lane(links[q], i + q - j), n)
-
-
-@njit(**BODY)
-def _links_at(j, n, past, now, link, i, last_row, rows, alive, b, first, t, weights, precedence_prev, N):
-    """A vector of each of the four rows."""
-    x0, x1 = load(link, i * N + j, n), load(link, min(i + 1, last_row) * N + j, n)
-    x2, x3 = load(link, min(i + 2, last_row) * N + j, n), load(link, min(i + 3, last_row) * N + j, n)
-    links = x0, x1, x2, x3
+    links = link[i * N :]
     for s in range(first, t):
         if alive[s, b]:
-            links = _links_after(links, rows[s + 1, b], N, rows[s, b], 2 * N, i, j, n)
-    # What was on the diagonal in between has met nothing else.
-    _store_links(past, links, i, j, n, N)
-    _store_links(now, _links_after(links, weights, 0, precedence_prev, 0, i, j, n), i, j, n, N)
-
-
-@njit(**EXACT)
-def link_rows(past, now, link, i, count, rows, alive, b, first, t, weights, precedence_prev, N):
-    """past, now := `count` ≤ 4 rows, from the i-th on, of what the link matrix was before step t and after it.
-
-    link: before step `first`; the updates since are made again in registers, rather than kept, as reading them back
-    would take longer. rows, alive: as on the tape; b: the row of the batch. weights, precedence_prev: of step t, on
-    the tape, too: behind the last slot's there are other numbers, for rows that nobody uses.
-    """
-    L, last_row = lanes(past), i + count - 1
-    whole = N - N % L
-    for j in range(0, whole, L):
-        for q in range(BLOCK):
-            prefetch(link, (i + BLOCK + q) * N + j)
-        _links_at(j, L, past, now, link, i, last_row, rows, alive, b, first, t, weights, precedence_prev, N)
-    if whole < N:
-        _links_at(
-            whole, N - whole, past, now, link, i, last_row, rows, alive, b, first, t, weights, precedence_prev, N
-        )  # fmt: skip
+            update_links(room, links, i, count, rows[s + 1, b, N:], rows[s, b, 2 * N :], N)
+            links = room
+    return links
 
 
 @njit(**BODY)
@@ -99,9 +56,8 @@ def link_row_backward(
         n = N - j
         grad = load(d_link, i * N + j, n)
         for r in range(R):
-            f = 8 * r + 2 * q
-            grad = fma(spread(factors[f + 1]), load(d_heads, r * N + j, n), grad)
-            grad = fma(spread(factors[f]), load(heads, r * N + j, n), grad)
+            grad = fma(spread(factors[8 * r + q]), load(heads, r * N + j, n), grad)
+            grad = fma(spread(factors[8 * r + 4 + q]), load(d_heads, r * N + j, n), grad)
         acc, d_weight, d_precedence = link_backward(
             without_lane(grad, i - j), load(past, q * N + j, n), j, n, d_link, i * N, weight, keep, weights,
             precedence_prev, acc, load(d_weights, j, n), load(d_precedence_prev, j, n),
@@ -112,26 +68,15 @@ def link_row_backward(
 
 
 @njit(**BODY)
-def _four_links_at(
-    j, n, d_link, past, i, weights, own, precedence_prev, heads, d_heads, factors, d_weights, d_precedence_prev, acc, N,
-    R,
-):  # fmt: skip
-    """A vector of each of the four rows; own: w and 1 − w of the rows, in every lane."""
-    at0, at1, at2, at3 = i * N, (i + 1) * N, (i + 2) * N, (i + 3) * N
+def _four_links_at(j, n, grads, d_link, past, i, weights, own, precedence_prev, d_weights, d_precedence_prev, acc, N):
+    """A vector of each of four rows, through the link update; own: w and 1 − w of the rows, in every lane."""
     (w0, w1, w2, w3), (k0, k1, k2, k3) = own
-    a0, a1, a2, a3 = acc
-    g0, g1 = load(d_link, at0 + j, n), load(d_link, at1 + j, n)
-    g2, g3 = load(d_link, at2 + j, n), load(d_link, at3 + j, n)
-    for r in range(R):
-        f, head, d_head = 8 * r, load(heads, r * N + j, n), load(d_heads, r * N + j, n)
-        g0 = fma(spread(factors[f]), head, fma(spread(factors[f + 1]), d_head, g0))
-        g1 = fma(spread(factors[f + 2]), head, fma(spread(factors[f + 3]), d_head, g1))
-        g2 = fma(spread(factors[f + 4]), head, fma(spread(factors[f + 5]), d_head, g2))
-        g3 = fma(spread(factors[f + 6]), head, fma(spread(factors[f + 7]), d_head, g3))
-    g0, g1 = without_lane(g0, i - j), without_lane(g1, i + 1 - j)
-    g2, g3 = without_lane(g2, i + 2 - j), without_lane(g3, i + 3 - j)
-    x0, x1 = load(past, j, n), load(past, N + j, n)
-    x2, x3 = load(past, 2 * N + j, n), load(past, 3 * N + j, n)
+    (a0, a1, a2, a3), (g0, g1, g2, g3) = acc, grads
+    at0, at1, at2, at3 = i * N, (i + 1) * N, (i + 2) * N, (i + 3) * N
+    if j < i + BLOCK and i < j + lanes(d_link):
+        g0, g1 = without_lane(g0, i - j), without_lane(g1, i + 1 - j)
+        g2, g3 = without_lane(g2, i + 2 - j), without_lane(g3, i + 3 - j)
+    x0, x1, x2, x3 = load_block(past, j, N, n, 4, 1)
     d_w, d_p = load(d_weights, j, n), load(d_precedence_prev, j, n)
     a0, d_w, d_p = link_backward(g0, x0, j, n, d_link, at0, w0, k0, weights, precedence_prev, a0, d_w, d_p)
     a1, d_w, d_p = link_backward(g1, x1, j, n, d_link, at1, w1, k1, weights, precedence_prev, a1, d_w, d_p)
@@ -142,24 +87,44 @@ def _four_links_at(
     return a0, a1, a2, a3
 
 
+@njit(**BODY)
+def _twice_four_links_at(
+    j, n, d_link, past, i, weights, own, precedence_prev, heads, d_heads, factors, d_weights, d_precedence_prev, acc, N,
+    R,
+):  # fmt: skip
+    """Two vectors of each of four rows."""
+    L, grads = lanes(d_link), load_block(d_link, i * N + j, N, n, 4, 2)
+    for r in range(R):
+        grads = add_outer(grads, spread_rows(factors, 8 * r, 1, 4), load_block(heads, r * N + j, 0, n, 1, 2))
+        grads = add_outer(grads, spread_rows(factors, 8 * r + 4, 1, 4), load_block(d_heads, r * N + j, 0, n, 1, 2))
+    g0, h0, g1, h1, g2, h2, g3, h3 = grads
+    acc = _four_links_at(
+        j, n, (g0, g1, g2, g3), d_link, past, i, weights, own, precedence_prev, d_weights, d_precedence_prev, acc, N
+    )
+    return _four_links_at(
+        j + L, n - L, (h0, h1, h2, h3), d_link, past, i, weights, own, precedence_prev, d_weights, d_precedence_prev,
+        acc, N,
+    )  # fmt: skip
+
+
 @njit(**EXACT)
 def four_link_rows_backward(
     d_link, past, i, weights, precedence_prev, heads, d_heads, factors, d_weights, d_precedence_prev, N, R
 ):
     """`link_row_backward` of rows i to i + 3, which share what is loaded."""
-    one, none, L = like(d_link, 1), like(d_link, 0), lanes(d_link)
-    w0, w1, w2, w3 = spread(weights[i]), spread(weights[i + 1]), spread(weights[i + 2]), spread(weights[i + 3])
+    one, none, two = like(d_link, 1), like(d_link, 0), 2 * lanes(d_link)
+    w0, w1, w2, w3 = spread_rows(weights, i, 1, 4)
     own = ((w0, w1, w2, w3), (one - w0, one - w1, one - w2, one - w3))
-    acc, whole = (none, none, none, none), N - N % L
-    for j in range(0, whole, L):
+    acc, whole = (none, none, none, none), N - N % two
+    for j in range(0, whole, two):
         for q in range(BLOCK):
             prefetch(d_link, (i + BLOCK + q) * N + j)
-        acc = _four_links_at(
-            j, L, d_link, past, i, weights, own, precedence_prev, heads, d_heads, factors, d_weights,
+        acc = _twice_four_links_at(
+            j, two, d_link, past, i, weights, own, precedence_prev, heads, d_heads, factors, d_weights,
             d_precedence_prev, acc, N, R,
         )  # fmt: skip
     if whole < N:
-        acc = _four_links_at(
+        acc = _twice_four_links_at(
             whole, N - whole, d_link, past, i, weights, own, precedence_prev, heads, d_heads, factors, d_weights,
             d_precedence_prev, acc, N, R,
         )  # fmt: skip
@@ -180,15 +145,16 @@ def follow_backward(
     back := Lᵀ d_heads and ahead := L d_heads, from which the gradients of the heads before and of the modes follow;
     linked: room for four rows of L_{t−1} and of L_t; factors: for 8 R numbers.
     """
-    past, now = linked[: 4 * N], linked[4 * N : 8 * N]
+    room, now = linked[: 4 * N], linked[4 * N : 8 * N]
     clear(back, R * N)
     for i in range(first_row, last_row, BLOCK):
         count = min(BLOCK, last_row - i)
-        link_rows(past, now, link, i, count, rows, alive, b, first, t, weights, precedence_prev, N)
+        past = link_rows(room, link, i, count, rows, alive, b, first, t, N)
+        update_links(now, past, i, count, weights, precedence_prev, N)
         for q in range(count):
             for r in range(R):
-                factors[8 * r + 2 * q] = modes[3 * r + 2] * d_heads[r * N + i + q]
-                factors[8 * r + 2 * q + 1] = modes[3 * r] * heads[r * N + i + q]
+                factors[8 * r + q] = modes[3 * r + 2] * d_heads[r * N + i + q]
+                factors[8 * r + 4 + q] = modes[3 * r] * heads[r * N + i + q]
         follow(now, i, count, d_heads, ahead, back, N, R)
         if count == BLOCK:
             four_link_rows_backward(

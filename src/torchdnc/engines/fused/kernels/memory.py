@@ -4,6 +4,7 @@ import math
 
 from numba import njit
 
+from torchdnc.engines.fused.kernels.blocks import spread_rows
 from torchdnc.engines.fused.kernels.interface import squash
 from torchdnc.engines.fused.kernels.layout import interface_parts, mask_parts, reclaim_parts, slots_of, tape_parts
 from torchdnc.engines.fused.kernels.masking import score_masked
@@ -22,7 +23,6 @@ from torchdnc.engines.fused.kernels.simd import (
     store,
     sum_lanes,
     sum_lanes_of_four,
-    without_lane,
 )
 from torchdnc.engines.fused.kernels.team import part, wait
 from torchdnc.engines.fused.kernels.vectors import add, clear, copy, length, softmax, softmax_where_finite, total
@@ -185,21 +185,38 @@ def look_up(content, memory, lengths, keys, masks, strengths, work, n, N, W, R, 
 
 
 @njit(**BODY)
-def _link_at(j, n, row, row_prev, i, weight, keep, weights, precedence_prev):
-    stays = (keep - load(weights, j, n)) * load(row_prev, j, n)
-    store(row, j, without_lane(fma(weight, load(precedence_prev, j, n), stays), i - j), n)
+def _links_at(j, n, links, links_prev, row1, row2, row3, own, weights, precedence_prev):
+    """A vector of each of four rows; own: their w[i], in every lane."""
+    w0, w1, w2, w3 = own
+    stays, before = like(weights, 1) - load(weights, j, n), load(precedence_prev, j, n)
+    x0, x1 = load(links_prev, j, n), load(links_prev, row1 + j, n)
+    x2, x3 = load(links_prev, row2 + j, n), load(links_prev, row3 + j, n)
+    # Backwards: what a missing row has become is stored over by the last one, which lies in the same place.
+    store(links, row3 + j, fma(stays - w3, x3, w3 * before), n)
+    store(links, row2 + j, fma(stays - w2, x2, w2 * before), n)
+    store(links, row1 + j, fma(stays - w1, x1, w1 * before), n)
+    store(links, j, fma(stays - w0, x0, w0 * before), n)
 
 
 @njit(**EXACT)
-def link_row(row, row_prev, i, weights, precedence_prev, N):
-    """row := the i-th of L = (1 − w[i] − w[j]) L_{t−1} + w[i] p[j], with no link to itself; may be done in place."""
-    weight, keep, L = spread(weights[i]), spread(weights.dtype.type(1) - weights[i]), lanes(row)
+def update_links(links, links_prev, i, count, weights, precedence_prev, N):
+    """links := `count` ≤ 4 rows, from the i-th on, of L = (1 − w[i] − w[j]) L_{t−1} + w[i] p[j], with no link to
+    itself; may be done in place.
+
+    Four rows at a time share what is loaded. links, links_prev: from the i-th row on. weights: with more numbers behind
+    the last slot's, for missing rows, which nobody uses.
+    """
+    row1, row2, row3 = min(1, count - 1) * N, min(2, count - 1) * N, min(3, count - 1) * N
+    own, L = spread_rows(weights, i, 1, 4), lanes(links)
     whole = N - N % L
     for j in range(0, whole, L):
-        prefetch(row_prev, BLOCK * N + j)
-        _link_at(j, L, row, row_prev, i, weight, keep, weights, precedence_prev)
+        for q in range(BLOCK):
+            prefetch(links_prev, (BLOCK + q) * N + j)
+        _links_at(j, L, links, links_prev, row1, row2, row3, own, weights, precedence_prev)
     if whole < N:
-        _link_at(whole, N - whole, row, row_prev, i, weight, keep, weights, precedence_prev)
+        _links_at(whole, N - whole, links, links_prev, row1, row2, row3, own, weights, precedence_prev)
+    for q in range(count):
+        links[q * N + i + q] = 0
 
 
 @njit(**BODY)
@@ -242,8 +259,7 @@ def link_and_follow(link, link_prev, weights, precedence_prev, read_weights_prev
     clear(backward, R * N)
     for block in range(first, last, BLOCK):
         count = min(BLOCK, last - block)
-        for i in range(block, block + count):
-            link_row(link[i * N :], link_prev[i * N :], i, weights, precedence_prev, N)
+        update_links(link[block * N :], link_prev[block * N :], block, count, weights, precedence_prev, N)
         follow(link[block * N :], block, count, read_weights_prev, forward, backward, N, R)
 
 

@@ -9,7 +9,8 @@ from torchdnc.engines.fused.kernels.control import control, control_backward
 from torchdnc.engines.fused.kernels.denormals import flush_denormals, restore_denormals
 from torchdnc.engines.fused.kernels.interface import normalize, normalize_backward
 from torchdnc.engines.fused.kernels.layout import interface_parts, reclaim_parts, slots_place, tape_parts
-from torchdnc.engines.fused.kernels.memory import step_row, write
+from torchdnc.engines.fused.kernels.links_backward import link_rows
+from torchdnc.engines.fused.kernels.memory import BLOCK, step_row, write
 from torchdnc.engines.fused.kernels.memory_backward import step_row_backward
 from torchdnc.engines.fused.kernels.options import EXACT, INLINED
 from torchdnc.engines.fused.kernels.overflow import grown
@@ -68,6 +69,8 @@ def _backward(thread, threads, team, sizes, weights, tape, scratch, d_features, 
         for b in range(mine.first, mine.last):
             if k == sizes.every - 1 or t == sizes.T - 1:
                 _replay(mine, b, t - k, t + 1, sizes, tape, scratch)
+                if sizes.options.linked:
+                    _replay_links(mine, b, t - k, t + 1, sizes, tape, scratch)
                 wait(mine)
             _remember_backward(mine, b, t, k, sizes, weights, tape, scratch, d_features, carried, found)
         wait(mine)
@@ -135,7 +138,7 @@ def _remember_backward(mine, b, t, k, sizes, weights, tape, scratch, d_features,
     prev, memory_prev = tape.rows[t, b], scratch.memories[k, b]
     if tape.fresh[t, b]:
         prev, memory_prev = scratch.nothing, scratch.zeros
-    first, link = _link_before(b, t, k, sizes, tape, scratch)
+    first, link = _link_before(b, t, t - k, k // sizes.again, sizes, tape, scratch)
     step_row_backward(
         mine, prev, tape.rows[t + 1, b], tape.orders[t, b], tape.interfaces[t, b], found.interfaces[t, b],
         memory_prev, scratch.memories[k + 1, b], link, tape.rows, tape.alive, b, first, t, carried.memory.memory[b],
@@ -177,12 +180,29 @@ def _replay(mine, b, first, last, sizes, tape, scratch):
 
 
 @njit(**INLINED)
-def _link_before(b, t, k, sizes, tape, scratch):
-    """A step and the links before it, from which those before step t follow: the checkpoint, or the latest new start.
+def _replay_links(mine, b, first, last, sizes, tape, scratch):
+    """links[k] := what is before step first + (k + 1) again, from the checkpoint."""
+    N = sizes.N
+    slot, end = part(mine, N)
+    for k in range((last - first - 1) // sizes.again):
+        t, links = first + (k + 1) * sizes.again, scratch.links[k, b]
+        since, links_prev = _link_before(b, t, first, k, sizes, tape, scratch)
+        for i in range(slot, end, BLOCK):
+            count = min(BLOCK, end - i)
+            rows = link_rows(links[i * N :], links_prev, i, count, tape.rows, tape.alive, b, since, t, N)
+            # Nothing may have changed, and they lie where they were.
+            copy(links[i * N :], rows, count * N)
+
+
+@njit(**INLINED)
+def _link_before(b, t, first, k, sizes, tape, scratch):
+    """A step and the links before it, from which those before step t follow: the latest new start, or else the k-th of
+    those that were kept and made again since the checkpoint before step `first`.
 
     A row that starts afresh has no links after that step either, as there is nothing that it was written after.
     """
-    for s in range(t, t - k - 1, -1):
+    since = first + k * sizes.again
+    for s in range(t, since - 1, -1):
         if tape.fresh[s, b]:
             return min(s + 1, t), scratch.zeros
-    return t - k, tape.links[t // sizes.every, b]
+    return since, scratch.links[k - 1, b] if k > 0 else tape.links[first // sizes.every, b]
