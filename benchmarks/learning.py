@@ -74,6 +74,15 @@ STUDIES = {
     # What a larger memory than that of training does to a trained model.
     "enlarged": Study("associative-recall", 3, ENLARGED),
     "enlarged-skipping": Study("associative-recall", 3, ENLARGED, {"options": MemoryOptions(skip_unwritten=True)}),
+    # Trained on up to 1,024 items, tested on about ten times as many.
+    "recall-sam": Study(
+        "recall-sam",
+        1,
+        {
+            "1,024 items": {"length": 1024, "sequences": 64},
+            "10,000 items": {"length": 10_000, "batch_size": 8, "sequences": 16},
+        },
+    ),
     "babi-1": Study("babi-1", 1),
     "babi-1-4-6": Study("babi-1-4-6", 1),
     "babi-biadnc": Study("babi-biadnc", 1),
