@@ -18,8 +18,8 @@ MOST_KEY_BITS = 62
 class KeyedRecall(BitTask):
     """Given n items, a key and a value at one step, then steps of noise, then the keys again, answer with the values.
 
-    No two keys of a sequence are the same, and a key is asked for once at most in a round. With 2 items of 3-bit keys and 2-bit
-    values, and a delay of 2 steps:
+    No two keys of a sequence are the same, and a key is asked for once at most in a round. With 2 items of 3-bit keys
+    and 2-bit values, and a delay of 2 steps:
 
         step            012345
         input key 0     .##.#.
