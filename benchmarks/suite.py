@@ -4,8 +4,8 @@ Every run is bounded in time, and stops as soon as its task is solved. Runs are 
 runs/results/suite-MINUTES, and gone on with where they stopped; to train anew, delete that folder. Each task writes
 results/suite-TASK.json, then figures and page are made anew from all of them. Two processes may train two tasks.
 
-With the name `rates` it tries learning rates on copy instead, which those of the suite were chosen by:
-python benchmarks/suite.py rates
+With names that end in `-sparse` it has sparse memories learn three of the tasks, beside the DNC. With the name `rates`
+it tries learning rates on copy instead, which those of the suite were chosen by: python benchmarks/suite.py rates
 """
 
 from __future__ import annotations
@@ -151,7 +151,7 @@ def publish(name: str, record: dict[str, Any], results: Path) -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("names", nargs="*", metavar="TASK", help=f"{', '.join(ALL)} (none: all but rates)")
+    parser.add_argument("names", nargs="*", metavar="TASK", help=f"{', '.join(ALL)} (none: the five tasks)")
     bound = parser.add_mutually_exclusive_group()
     bound.add_argument("--minutes", type=float, default=MINUTES, help=f"bound on every run ({MINUTES:g})")
     bound.add_argument(

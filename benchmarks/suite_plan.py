@@ -1,4 +1,4 @@
-"""What benchmarks/suite.py compares: five models, five tasks, and what is tried on each."""
+"""What benchmarks/suite.py compares: models, tasks, and what is tried on each."""
 
 from __future__ import annotations
 
@@ -104,6 +104,15 @@ EXPERIMENTS = {
     "ngrams": Experiment("ngrams", 3, 128.5),
     "priority-sort": Experiment("priority-sort", 3, 20.0),
 }
+SPARSE_CONTENDERS = {
+    "dnc": CONTENDERS["dnc"],
+    "sam": Contender("sparse-dnc", 3e-3, {"links": False, "interface_norm": True}),
+    "sdnc": Contender("sparse-dnc", 3e-3, {"links": True, "interface_norm": True}),
+}
+SPARSE = {
+    f"{name}-sparse": replace(EXPERIMENTS[name], seeds=3, contenders=SPARSE_CONTENDERS)
+    for name in ("copy", "associative-recall", "priority-sort")
+}
 RATES = {
     "rates": Experiment(
         "copy",
@@ -116,4 +125,4 @@ RATES = {
         },
     )
 }
-ALL = EXPERIMENTS | RATES
+ALL = EXPERIMENTS | SPARSE | RATES

@@ -8,12 +8,13 @@ from typing import Any
 
 from torchdnc.bench.text import NONE, number, prose, table
 
-HEAD = """## Five models on the tasks of Neural Turing Machines
+HEAD = """## Models on the tasks of Neural Turing Machines
 
 Every run is bounded in time and stops earlier once its task is solved: what is not solved was not solved in that time
 on this machine, which is a statement about speed as much as about the model. The DNC runs on compiled kernels, the
 others in plain PyTorch. *dnc-variant* normalises its interface, wipes what is freed, and looks up what was written
-alone. Hidden sizes give every model as many parameters as the DNC has, to within 2%; memories are of
+alone. Tables of names that end in *-sparse* compare the sparse memories with the DNC: *sam* without links, *sdnc* with
+them, both on compiled kernels, reading 4 slots at a time. Hidden sizes give every model as many parameters as the DNC has, to within 2%; memories are of
 128 slots of 20 numbers; all are trained by Adam on one thread, in batches of 16. *bits* is the cross-entropy in bits
 per sequence on 1000 test sequences; *sequences* and *seconds* are what training took. Numbers are medians over the
 seeds, with least and most in brackets. *paper* is what Graves et al. (2014) report, most of it read off their figures:

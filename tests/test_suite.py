@@ -282,7 +282,8 @@ def test_a_quick_look_leaves_published_results_alone(tiny: Any, tmp_path: Path) 
     [
         (
             ["juggle"],
-            "TASK must be one of copy, repeat-copy, associative-recall, ngrams, priority-sort, rates, got juggle",
+            "TASK must be one of copy, repeat-copy, associative-recall, ngrams, priority-sort, copy-sparse, "
+            "associative-recall-sparse, priority-sort-sparse, rates, got juggle",
         ),
         (["copy", "--minutes", "-1"], "--minutes must be a finite number above 0, got -1.0"),
         (["copy", "--minutes", "2", "--quick"], "argument --quick: not allowed with argument --minutes"),
