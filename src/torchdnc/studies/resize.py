@@ -159,9 +159,13 @@ def answer(found: Found) -> str:
     changed = max(value for seed in found["changed"]["size-invariant"] for value in seed if value is not None)
     return (
         f"Of {MANY} items a memory trained with {found['slots']} slots recalls, with as many and with {most}: {told}. "
-        f"Where look-ups skip the slots that were never written, no output changes by more than {changed:.0e}, "
+        f"Where look-ups skip the slots that were never written, {_most(changed)}, "
         "however many slots there are, as long as one is left to write to."
     )
+
+
+def _most(changed: float) -> str:
+    return f"no output changes by more than {changed:.0e}" if changed else "no bit of an output changes"
 
 
 def lines(found: Found) -> Iterator[str]:
