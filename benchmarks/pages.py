@@ -36,6 +36,8 @@ run was chosen by. A seed "failed" when its loss was no longer a number.
 """
 SOAK = """## Both engines on calls drawn at random
 """
+STREAM = """## A million steps through a sparse memory
+"""
 SPEED = """## Speed
 
 Of the fused engine, on one machine; on another, `torchdnc bench` says what it is there.
@@ -79,13 +81,15 @@ def save(path: Path, record: dict[str, Any]) -> None:
 
 def write() -> None:
     """Writes the page."""
-    learned, joint, compared, measured, soaked = {}, {}, {}, {}, []
+    learned, joint, compared, measured, soaked, streamed = {}, {}, {}, {}, [], []
     for path in sorted(RESULTS.glob("*.json")):
         record = json.loads(path.read_text())
         if record.get("part") in PARTS:
             measured[record["part"]] = _speed(record)
         elif "mismatches" in record:
             soaked = [SOAK, *_soak(record)]
+        elif "stream" in record:
+            streamed = [STREAM, *_stream(record)]
         elif "suite" in record:
             compared[record["suite"]] = "\n".join(suite_text.describe(record))
         elif "recipe" in record and babi_text.is_joint(record):
@@ -96,7 +100,16 @@ def write() -> None:
             raise ValueError(f"{path} must be written by torchdnc bench or a script in benchmarks, and is by none")
     speed = [measured[part] for part in PARTS if part in measured]
     babi = babi_text.describe(joint, _shown(RESULTS / babi_figure.NAME, babi_figure.TITLE))
-    sections = [HEAD, *learned.values(), *babi, *_suite(compared), *soaked, *([SPEED] if speed else []), *speed]
+    sections = [
+        HEAD,
+        *learned.values(),
+        *babi,
+        *_suite(compared),
+        *soaked,
+        *streamed,
+        *([SPEED] if speed else []),
+        *speed,
+    ]
     write_atomically(PAGE, "\n".join(sections).encode())
 
 
@@ -175,6 +188,18 @@ def _soak(record: dict[str, Any]) -> Iterator[str]:
     yield "final states and all gradients are compared; allowed is an error of"
     yield f"{allowed['float64']:g} in float64 and in float32 of {allowed['float32']}.\n"
     yield from (f"- mismatch: `python benchmarks/soak.py --case {found['case']}`" for found in record["mismatches"])
+
+
+def _stream(record: dict[str, Any]) -> Iterator[str]:
+    """What benchmarks/stream.py found."""
+    found, torch = record["stream"], record["versions"]["torch"]
+    resident = found["resident MiB"]
+    yield f"`{record['command']}`, commit {record['commit']}; {record['machine']}, torch {torch}.\n"
+    yield f"{found['steps']:,} steps through {found['slots']:,} slots in RAM and on disk, without gradients, in float64:"
+    yield f"{found['steps that differ on disk']} outputs differ between the two. From dense tensors, which 20 times took"
+    yield f"some steps from the same state, outputs differ by at most {found['largest difference from dense tensors']:.0e}."
+    yield f"The process held {resident['after a tenth']:.0f} MiB after a tenth of the steps, {resident['at the end']:.0f}"
+    yield f"at the end, and never more than {resident['most']:.0f}.\n"
 
 
 def _speed(record: dict[str, Any]) -> str:
