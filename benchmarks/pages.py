@@ -195,11 +195,12 @@ def _stream(record: dict[str, Any]) -> Iterator[str]:
     found, torch = record["stream"], record["versions"]["torch"]
     resident = found["resident MiB"]
     yield f"`{record['command']}`, commit {record['commit']}; {record['machine']}, torch {torch}.\n"
-    yield f"{found['steps']:,} steps through {found['slots']:,} slots in RAM and on disk, without gradients, in float64:"
-    yield f"{found['steps that differ on disk']} outputs differ between the two. From dense tensors, which 20 times took"
-    yield f"some steps from the same state, outputs differ by at most {found['largest difference from dense tensors']:.0e}."
-    yield f"The process held {resident['after a tenth']:.0f} MiB after a tenth of the steps, {resident['at the end']:.0f}"
-    yield f"at the end, and never more than {resident['most']:.0f}.\n"
+    apart = found["largest difference from dense tensors"]
+    yield f"{found['steps']:,} steps through {found['slots']:,} slots in RAM and on disk, without gradients, in"
+    yield f"float64: {found['steps that differ on disk']} outputs differ between the two. From dense tensors, which now"
+    yield f"and then took some steps from the same state, outputs differ by at most {apart:.0e}. The process held"
+    yield f"{resident['after a tenth']:.0f} MiB after a tenth of the steps, {resident['at the end']:.0f} at the end, and"
+    yield f"never more than {resident['most']:.0f}.\n"
 
 
 def _speed(record: dict[str, Any]) -> str:

@@ -14,13 +14,13 @@ Every run is bounded in time and stops earlier once its task is solved: what is 
 on this machine, which is a statement about speed as much as about the model. The DNC runs on compiled kernels, the
 others in plain PyTorch. *dnc-variant* normalises its interface, wipes what is freed, and looks up what was written
 alone. Tables of names that end in *-sparse* compare the sparse memories with the DNC: *sam* without links, *sdnc* with
-them, both on compiled kernels, reading 4 slots at a time. Hidden sizes give every model as many parameters as the DNC has, to within 2%; memories are of
-128 slots of 20 numbers; all are trained by Adam on one thread, in batches of 16. *bits* is the cross-entropy in bits
-per sequence on 1000 test sequences; *sequences* and *seconds* are what training took. Numbers are medians over the
-seeds, with least and most in brackets. *paper* is what Graves et al. (2014) report, most of it read off their figures:
-by RMSProp, after up to a million sequences. Their LSTMs have three layers and 1.4 to 80 times as many parameters as
-their NTM, which here is the one with an LSTM controller. Of n-grams the first 5 bits, which nobody can predict, are not
-counted here, and taken off the paper's numbers.
+them, both on compiled kernels, reading 4 slots at a time. Hidden sizes give every model as many parameters as the DNC
+has, to within 2%; memories are of 128 slots of 20 numbers; all are trained by Adam on one thread, in batches of 16.
+*bits* is the cross-entropy in bits per sequence on 1000 test sequences; *sequences* and *seconds* are what training
+took. Numbers are medians over the seeds, with least and most in brackets. *paper* is what Graves et al. (2014) report,
+most of it read off their figures: by RMSProp, after up to a million sequences. Their LSTMs have three layers and 1.4
+to 80 times as many parameters as their NTM, which here is the one with an LSTM controller. Of n-grams the first 5
+bits, which nobody can predict, are not counted here, and taken off the paper's numbers.
 """
 RATES_HEAD = """### How the learning rates were chosen
 
