@@ -199,8 +199,8 @@ def _stream(record: dict[str, Any]) -> Iterator[str]:
     yield f"{found['steps']:,} steps through {found['slots']:,} slots in RAM and on disk, without gradients, in"
     yield f"float64: {found['steps that differ on disk']} outputs differ between the two. From dense tensors, which now"
     yield f"and then took some steps from the same state, outputs differ by at most {apart:.0e}. The process held"
-    yield f"{resident['after a tenth']:.0f} MiB after a tenth of the steps, {resident['at the end']:.0f} at the end, and"
-    yield f"never more than {resident['most']:.0f}.\n"
+    yield f"{resident['after a tenth']:.0f} MiB after a tenth of the steps, {resident['at the end']:.0f} at the end,"
+    yield f"and never more than {resident['most']:.0f}.\n"
 
 
 def _speed(record: dict[str, Any]) -> str:
