@@ -39,7 +39,7 @@ class Study:
     recipe: str
     seeds: int
     tests: dict[str, dict[str, Any]] = field(default_factory=lambda: {"test": {}})
-    """Name -> what differs from the recipe: length, memory_size."""
+    """Name -> what differs from the recipe: the settings of `evaluate_run`."""
     model: dict[str, Any] = field(default_factory=dict)
     """What differs from the recipe's."""
     task: dict[str, Any] = field(default_factory=dict)
@@ -74,7 +74,7 @@ STUDIES = {
     # What a larger memory than that of training does to a trained model.
     "enlarged": Study("associative-recall", 3, ENLARGED),
     "enlarged-skipping": Study("associative-recall", 3, ENLARGED, {"options": MemoryOptions(skip_unwritten=True)}),
-    # Trained on up to 1,024 items, tested on about ten times as many.
+    # Lessons of up to 1,024 items, and tests on ten times as many; on few sequences, which are 40,000 steps long.
     "recall-sam": Study(
         "recall-sam",
         1,

@@ -196,11 +196,11 @@ def _stream(record: dict[str, Any]) -> Iterator[str]:
     resident = found["resident MiB"]
     yield f"`{record['command']}`, commit {record['commit']}; {record['machine']}, torch {torch}.\n"
     apart = found["largest difference from dense tensors"]
-    yield f"{found['steps']:,} steps through {found['slots']:,} slots in RAM and on disk, without gradients, in"
-    yield f"float64: {found['steps that differ on disk']} outputs differ between the two. From dense tensors, which now"
-    yield f"and then took some steps from the same state, outputs differ by at most {apart:.0e}. The process held"
+    yield f"{found['steps']:,} steps through {found['slots']:,} slots in RAM and in files, without gradients, in"
+    yield f"float64: at {found['steps that differ on disk']} steps the two differ. From dense tensors, which now and"
+    yield f"then took some steps from the same state, outputs differ by up to {apart:.1e}. The process held"
     yield f"{resident['after a tenth']:.0f} MiB after a tenth of the steps, {resident['at the end']:.0f} at the end,"
-    yield f"and never more than {resident['most']:.0f}.\n"
+    yield f"and after no call more than {resident['most']:.0f}.\n"
 
 
 def _speed(record: dict[str, Any]) -> str:

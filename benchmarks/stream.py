@@ -60,7 +60,8 @@ class Stream:
         """The same steps on dense tensors; the stream does not go on by them."""
         wanted, _ = self.dense(inputs, self.ram_state)
         got, _ = self.ram(inputs, self.ram_state)
-        self.apart = max(self.apart, float((got - wanted).abs().max()))
+        # A NaN stays one.
+        self.apart = float(torch.maximum(torch.tensor(self.apart), (got - wanted).abs().max()))
 
 
 @torch.no_grad()
@@ -115,7 +116,8 @@ def main() -> int:
     path = pages.RESULTS / "stream.json"
     write(path, {"command": command, **where, "stream": found})
     print(f"{found}; written to {path}", file=sys.stderr)
-    return int(found["steps that differ on disk"] > 0 or found["largest difference from dense tensors"] > AGREE)
+    sound = found["steps that differ on disk"] == 0 and found["largest difference from dense tensors"] <= AGREE
+    return int(not sound)
 
 
 if __name__ == "__main__":

@@ -11,20 +11,22 @@ from torchdnc.bench.text import NONE, number, prose, table
 HEAD = """## Models on the tasks of Neural Turing Machines
 
 Every run is bounded in time and stops earlier once its task is solved: what is not solved was not solved in that time
-on this machine, which is a statement about speed as much as about the model. The DNC runs on compiled kernels, the
-others in plain PyTorch. *dnc-variant* normalises its interface, wipes what is freed, and looks up what was written
-alone. Tables of names that end in *-sparse* compare the sparse memories with the DNC: *sam* without links, *sdnc* with
-them, both on compiled kernels, reading 4 slots at a time. Hidden sizes give every model as many parameters as the DNC
-has, to within 2%; memories are of 128 slots of 20 numbers; all are trained by Adam on one thread, in batches of 16.
-*bits* is the cross-entropy in bits per sequence on 1000 test sequences; *sequences* and *seconds* are what training
-took. Numbers are medians over the seeds, with least and most in brackets. *paper* is what Graves et al. (2014) report,
-most of it read off their figures: by RMSProp, after up to a million sequences. Their LSTMs have three layers and 1.4
-to 80 times as many parameters as their NTM, which here is the one with an LSTM controller. Of n-grams the first 5
-bits, which nobody can predict, are not counted here, and taken off the paper's numbers.
+on this machine, which is a statement about speed as much as about the model. DNC and sparse memories run on compiled
+kernels, the others in plain PyTorch. *dnc-variant* normalises its interface, wipes what is freed, and looks up what
+was written alone. Tables of names that end in *-sparse* compare the sparse memories with the DNC: *sam* without links,
+*sdnc* with them; both read 4 slots with every head, normalise their interface, and are in no figure. Hidden sizes give
+every model as many parameters as the DNC has, to within 2%; memories are of 128 slots of 20 numbers; all are trained
+by Adam on one thread, in batches of 16. *bits* is the cross-entropy in bits per sequence on 1000 test sequences;
+*sequences* and *seconds* are what training took. Numbers are medians over the seeds, with least and most in brackets.
+*paper* is what Graves et al. (2014) report, most of it read off their figures: by RMSProp, after up to a million
+sequences. Their LSTMs have three layers and 1.4 to 80 times as many parameters as their NTM, which here is the one
+with an LSTM controller. Of n-grams the first 5 bits, which nobody can predict, are not counted here, and taken off the
+paper's numbers.
 """
 RATES_HEAD = """### How the learning rates were chosen
 
-Trials on copy, one seed each, by which each kind of model got its rate.
+Trials on copy, one seed each, by which each kind of model got its rate; the sparse memories have that of the recipe
+`recall-sam`.
 """
 PAPER: dict[str, dict[str, str]] = {
     "copy": {"lstm": "0.5 after 1M sequences", "ntm": "0 by 100k sequences"},
@@ -88,7 +90,7 @@ def _row(model: dict[str, Any]) -> list[str]:
 def _curve_rows(record: dict[str, Any], counted: str, values: list[int]) -> Iterator[list[str]]:
     for name, model in record["models"].items():
         yield [name, *(spread(bits) for bits in columns(model["runs"], counted, len(values)))]
-    for name, published in PAPER_CURVES.get(counted, {}).items():
+    for name, published in PAPER_CURVES.get(counted, {}).items() if record["suite"] in PAPER else ():
         yield [f"{name}, paper", *(published.get(value, NONE) for value in values)]
 
 

@@ -36,6 +36,7 @@ CASES = {
     "three layers": Case(T=9, H=6, N=7, R=2, layers=3),
     "masks": Case(T=9, B=5, N=7, R=2, layers=2, masks=True),
     "long masks": Case(T=26, B=3, masks=True),
+    "long, 37 slots": Case(T=38, B=3, N=37, R=2, masks=True),
     "feedforward": Case(T=6, R=2, layers=2, controller="feedforward"),
     "feedforward masks": Case(T=8, B=4, controller="feedforward", masks=True),
     "clipped": Case(T=6, layers=2, scale=4, clip=0.01),

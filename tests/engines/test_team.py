@@ -27,6 +27,7 @@ CASES = {
     "two rows with masks": Case(T=9, B=2, H=33, N=50, W=21, R=2, layers=2, masks=True),
     "feedforward": Case(T=7, B=1, H=35, N=66, W=17, R=2, layers=2, controller="feedforward"),
     "less than a piece each": Case(T=4, B=1, N=5, R=2),
+    "links made again": Case(T=26, B=1, H=20, N=37, R=2, masks=True),
     "options": replace(WIDE, normed=True, options=OPTIONS),
     "options, no links": replace(WIDE, B=2, masks=True, bidirectional=True, options=replace(OPTIONS, links="none")),
 }

@@ -15,7 +15,7 @@ IN_PLACE = {"forward": 2, "gradient": 2}
 """How often a training step moves the links of a batch over themselves: their update, and that of their gradient, each
 read and written."""
 AROUND = {"backward": 1}
-"""How often among √T links: a checkpoint is read, what followed it is made again in registers."""
+"""How often among √T links: a checkpoint is read. What is made again of what followed it need not be moved."""
 
 
 def moved(size: Size, passes: dict[str, int]) -> int:

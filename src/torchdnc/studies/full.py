@@ -44,7 +44,8 @@ def trainings(quick: bool) -> dict[str, RunConfig]:
     """The runs by name: a dense memory that drops and one that reclaims, and a sparse one."""
     run = replace(training(TASK, 300 if quick else 6000), model=DENSE)
     # Of as many items as there are slots: what it wrote while it is asked would push some of them out.
-    # No gradient says that a write pushes something out; that one of the same key is in the way the next time, does.
+    # No gradient says that a write pushed something out. One does say that what was written at a question is in the way
+    # when its key is asked for again.
     task = replace(TASK, max_items=SLOTS, rounds=2)
     pressed = replace(run, task=task, optimizer=replace(run.optimizer, anneal_from=0.5))
     return {
@@ -206,7 +207,8 @@ def lines(found: Found) -> Iterator[str]:
     yield prose(
         f"Trained on 1 to {BELOW} items with {DENSE.memory_size} slots (dense) or {SPARSE.memory_size} (sparse), and "
         f"tested with these weights on {found['sequences']} sequences of each number of items; where it says so, "
-        f"trained with the policy itself, on 1 to {SLOTS} items that were asked for twice. "
+        f"trained with the policy itself, on 1 to {SLOTS} items that were all asked for twice, at a "
+        "learning rate that falls in the second half. "
         f"An item is recalled when all {TASK.value_bits} bits of its value are right. Keys are random, "
         f"{TASK.key_bits} bits: the more there are, "
         "the more alike are two of them. The sparse memory takes a slot at every step, questions too, the oldest where "

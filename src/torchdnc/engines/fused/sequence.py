@@ -221,12 +221,10 @@ def rooms(like: Tensor, *shapes: tuple[int, ...]) -> list[Array]:
 def empty(like: Tensor, size: int) -> Tensor:
     """So many numbers, which hold nothing yet, from a cache line on.
 
-    By NumPy, which asks the system for large pages: to be handed those of a long tape one by one takes a twentieth of
-    its time, and to find them in the machine's tables as long again.
+    By NumPy, which asks the system for large pages: small ones of a long tape, one by one, are a twentieth of its time.
     """
     dtype = torch.empty(0, dtype=like.dtype).numpy().dtype
-    line = CACHE_LINE // dtype.itemsize
-    numbers = np.empty(size + line, dtype)
+    numbers = np.empty(size + CACHE_LINE // dtype.itemsize, dtype)
     first = -numbers.ctypes.data % CACHE_LINE // dtype.itemsize
     return torch.from_numpy(numbers[first : first + size])
 

@@ -1,4 +1,4 @@
-"""Blocks of vectors, p rows of q, as tuples: what products keep in the registers.
+"""Blocks of vectors, p rows of q, as tuples: what products, and the gradients of links and slots, have at hand.
 
 p and q are constants where a kernel is compiled.
 

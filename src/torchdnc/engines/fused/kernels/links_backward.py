@@ -24,8 +24,8 @@ from torchdnc.engines.fused.kernels.vectors import clear, dot, total
 def link_rows(room, link, i, count, rows, alive, b, first, t, N):
     """`count` ≤ 4 rows, from the i-th on, of what the link matrix was before step t.
 
-    room: for four rows. link: before step `first`; the updates since are made again, rather than kept, as reading them
-    back would take longer. rows, alive: as on the tape; b: the row of the batch.
+    They are returned where they lie: in `room`, which is for four rows, or in `link` if nothing happened since. link:
+    before step `first`. rows, alive: as on the tape; b: the row of the batch.
     """
     links = link[i * N :]
     for s in range(first, t):
@@ -119,6 +119,7 @@ def four_link_rows_backward(
     for j in range(0, whole, two):
         for q in range(BLOCK):
             prefetch(d_link, (i + BLOCK + q) * N + j)
+            prefetch(d_link, (i + BLOCK + q) * N + j + lanes(d_link))
         acc = _twice_four_links_at(
             j, two, d_link, past, i, weights, own, precedence_prev, heads, d_heads, factors, d_weights,
             d_precedence_prev, acc, N, R,

@@ -12,7 +12,7 @@ from torchdnc.engines.fused.kernels.arrays import Array, Team
 from torchdnc.engines.fused.kernels.sparse.arrays import Journal as NotedRows
 from torchdnc.engines.fused.kernels.sparse.arrays import Rows, SparseScratch, SparseSizes, SparseTape
 from torchdnc.engines.fused.kernels.sparse.layout import numbers_size, slots_size
-from torchdnc.engines.fused.sequence import array, controller_shapes, cut, rooms, starts
+from torchdnc.engines.fused.sequence import array, controller_shapes, cut, empty, rooms, starts
 from torchdnc.engines.sparse.index import PROPOSED, STALE
 from torchdnc.engines.sparse.pages import Journal, Pages
 from torchdnc.engines.sparse.states import SparseMemoryState
@@ -63,7 +63,7 @@ def _place_shapes(sizes: SparseSizes) -> dict[str, tuple[int, ...]]:
 def room_to_keep(sizes: SparseSizes, like: Tensor) -> Tapes:
     """A tape that holds nothing yet."""
     numbers, places = [*_number_shapes(sizes).values()], [*_place_shapes(sizes).values()]
-    return Tapes(like.new_empty(starts(numbers)[-1]), torch.empty(starts(places)[-1], dtype=torch.int32))
+    return Tapes(empty(like, starts(numbers)[-1]), torch.empty(starts(places)[-1], dtype=torch.int32))
 
 
 def tape_of(sizes: SparseSizes, tapes: Tapes, alive: Array, fresh: Array) -> SparseTape:
