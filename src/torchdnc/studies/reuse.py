@@ -188,8 +188,8 @@ def lines(found: Found) -> Iterator[str]:
     yield prose(
         "This follows Extended Data Figure 1 of Graves et al. 2016: a feedforward controller, the paper's memory of "
         f"{SLOTS} slots, each sequence copied before the next comes. The paper does not say how it trained; here by "
-        f"Adam, on rows of 1 sequence and twice as many whenever {found['goal']:g} of the bits were wrong at most, until "
-        f"that was so of {TASK.sequences} or for {found['steps']} steps. *allocation* is "
+        f"Adam, on rows of 1 sequence, and of twice as many whenever {found['goal']:g} of the bits were wrong at most, "
+        f"until that was so of {TASK.sequences} or for {found['steps']} steps. *allocation* is "
         "allocation gate times write gate, *slots* how many slots the vectors of a row mainly went to. The figure is "
         f"a row of the best seed, {found['seeds'][found['best']]}: the darker, the larger; its last input row is the "
         "sign to repeat."
