@@ -40,7 +40,7 @@ def trainings(quick: bool) -> dict[str, RunConfig]:
             task=replace(TASK, sequences=1),
             curriculum=Curriculum("sequences", most=TASK.sequences),
             model=DNCModel(hidden_size=64, memory_size=SLOTS, word_size=12, read_heads=1, controller="feedforward"),
-            optimizer=Optimizer(name="adam", learning_rate=2e-3, anneal_from=0.5, clip_norm=10.0),
+            optimizer=Optimizer(name="adam", learning_rate=1e-3, anneal_from=0.5, clip_norm=10.0),
             goal=Goal("wrong_bits", 1e-3),
             batch_size=16,
             threads=1,
