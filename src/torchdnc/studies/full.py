@@ -216,9 +216,9 @@ def lines(found: Found) -> Iterator[str]:
         f"{TASK.key_bits} bits: the more there are, "
         "the more alike are two of them. The sparse memory takes a slot at every step, questions too, the oldest where "
         "none is free. What happens to the memory is told of sequences that ask for all items. The line of 512 "
-        f"slots shows what the look-up alone costs. Reclaiming lets {math.floor(RECLAIMING.high_watermark * SLOTS)} slots "
-        f"stand, so that of the latest {SLOTS} items one is gone; and it releases what was neither written nor read for "
-        "longest, so that an old item that was read by the way outlives a younger one."
+        f"slots shows what the look-up alone costs. Reclaiming lets {math.floor(RECLAIMING.high_watermark * SLOTS)} "
+        f"slots stand, so that of the latest {SLOTS} items one is gone; and it releases what was neither written nor "
+        "read for longest, so that an old item that was read by the way outlives a younger one."
     )
 
 
