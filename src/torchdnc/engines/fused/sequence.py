@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,13 +14,12 @@ from torchdnc.engines.fused.compiled import run
 from torchdnc.engines.fused.kernels.arrays import Array, Carried, Found, Options, Scratch, Sizes, Tape, Team, Weights
 from torchdnc.engines.fused.kernels.layout import slots_place, tape_size, work_size
 from torchdnc.engines.fused.kernels.sparse.arrays import SparseSizes, SparseTape
+from torchdnc.engines.fused.rooms import array, cut, empty, rooms, starts
 from torchdnc.engines.sparse.states import SparseState
 from torchdnc.ops.content import COSINE_EPSILON
 from torchdnc.ops.slots import of_width
 from torchdnc.types import MARKS, UNUSED, DNCState, LSTMState, MemoryOptions, MemoryState
 
-CACHE_LINE: Final = 64
-"""Bytes."""
 _UNUSED: Final = MemoryState(*[UNUSED] * len(MemoryState._fields))
 
 
@@ -129,12 +126,6 @@ def backward(
     return Gradients(d_inputs, _state(sizes, carried, d_start), d_parameters)
 
 
-def array(tensor: Tensor) -> Array:
-    """The tensor's numbers, shared if they lie in order."""
-    numbers: Array = tensor.detach().resolve_neg().contiguous().numpy()
-    return numbers
-
-
 def kernel_options(options: MemoryOptions) -> Options:
     """The options as kernels know them."""
     return Options(
@@ -211,35 +202,6 @@ def room_for_gradient(memory: MemoryState) -> MemoryState:
     for mark in marks_of(room):
         mark.zero_()
     return room
-
-
-def rooms(like: Tensor, *shapes: tuple[int, ...]) -> list[Array]:
-    """Arrays of these shapes, which hold nothing yet, in one piece of memory."""
-    return cut(empty(like, starts(shapes)[-1]), shapes)
-
-
-def empty(like: Tensor, size: int) -> Tensor:
-    """So many numbers, which hold nothing yet, from a cache line on.
-
-    By NumPy, which asks the system for large pages: small ones of a long tape, one by one, are a twentieth of its time.
-    """
-    dtype = torch.empty(0, dtype=like.dtype).numpy().dtype
-    numbers = np.empty(size + CACHE_LINE // dtype.itemsize, dtype)
-    first = -numbers.ctypes.data % CACHE_LINE // dtype.itemsize
-    return torch.from_numpy(numbers[first : first + size])
-
-
-def cut(room: Tensor, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
-    """Arrays of these shapes, one after another in the room, each from a cache line on."""
-    numbers = array(room)
-    return [
-        numbers[at : at + math.prod(shape)].reshape(shape) for at, shape in zip(starts(shapes), shapes, strict=False)
-    ]
-
-
-def starts(shapes: Sequence[tuple[int, ...]]) -> list[int]:
-    """Where arrays of these shapes start, and where the last one ends."""
-    return list(itertools.accumulate((-(-math.prod(shape) // 16) * 16 for shape in shapes), initial=0))
 
 
 def flat_weights(parameters: Parameters, epsilon: float = 0.0) -> Weights:

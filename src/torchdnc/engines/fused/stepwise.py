@@ -16,8 +16,8 @@ from torchdnc.engines.fused.function import needs_reference, through_reference
 from torchdnc.engines.fused.kernels.arrays import Array, Team
 from torchdnc.engines.fused.kernels.layout import tape_size, work_size
 from torchdnc.engines.fused.kernels.steps import StepSizes, StepTape
+from torchdnc.engines.fused.rooms import array
 from torchdnc.engines.fused.sequence import (
-    array,
     check_slots,
     flat_rows,
     kernel_options,

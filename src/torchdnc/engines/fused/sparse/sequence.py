@@ -14,15 +14,14 @@ from torchdnc.engines.fused.compiled import run, team
 from torchdnc.engines.fused.kernels.arrays import Array, Found, Team
 from torchdnc.engines.fused.kernels.sparse.arrays import SparseCarried, SparseScratch, SparseSizes, SparseTape
 from torchdnc.engines.fused.kernels.sparse.layout import most_touched
+from torchdnc.engines.fused.rooms import array, rooms
 from torchdnc.engines.fused.sequence import (
     Parameters,
     Wanted,
-    array,
     begin_controller,
     flat_weights,
     inputs_gradient,
     parameters_gradient,
-    rooms,
 )
 from torchdnc.engines.fused.sparse.tape import Tapes, memory_rows, noted_rows, room_to_keep, scratch_of, tape_of
 from torchdnc.engines.fused.sparse.words import Touched, hand_out, take_in

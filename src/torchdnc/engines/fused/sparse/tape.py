@@ -12,7 +12,8 @@ from torchdnc.engines.fused.kernels.arrays import Array, Team
 from torchdnc.engines.fused.kernels.sparse.arrays import Journal as NotedRows
 from torchdnc.engines.fused.kernels.sparse.arrays import Rows, SparseScratch, SparseSizes, SparseTape
 from torchdnc.engines.fused.kernels.sparse.layout import numbers_size, slots_size
-from torchdnc.engines.fused.sequence import array, controller_shapes, cut, empty, rooms, starts
+from torchdnc.engines.fused.rooms import array, cut, empty, rooms, starts
+from torchdnc.engines.fused.sequence import controller_shapes
 from torchdnc.engines.sparse.index import PROPOSED, STALE
 from torchdnc.engines.sparse.pages import Journal, Pages
 from torchdnc.engines.sparse.states import SparseMemoryState

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from torchdnc.engines.fused.kernels.arrays import Array
-from torchdnc.engines.fused.sequence import array
+from torchdnc.engines.fused.rooms import array
 from torchdnc.engines.sparse.dense import sparse_gradient
 
 
