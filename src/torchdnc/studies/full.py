@@ -28,8 +28,6 @@ REPORTED = (24, 32, 64, 128)
 """Of these the pages say what happens to the memory."""
 BELOW = 24
 """Items that surely fit: what policies are held against."""
-PRESSED = 40
-"""Items at most of the training with fewer slots than items."""
 SEEDS = 3
 DENSE = DNCModel(
     hidden_size=64,
@@ -44,15 +42,15 @@ SPARSE = SparseDNCModel(hidden_size=64, memory_size=4096, word_size=32, read_hea
 
 
 def trainings(quick: bool) -> dict[str, RunConfig]:
-    """The runs by name: a dense memory, one that had to do with fewer slots than items, and a sparse one."""
+    """The runs by name: a dense memory, one that learned to fill all slots, and a sparse one."""
     run = replace(training(TASK, 300 if quick else 6000), model=DENSE)
     # Under reclaim a write at a question pushes an item out, which no gradient says: there is none through what is
-    # released. That it is in the way when the same key is asked for again is said, and that slots are scarce.
-    scarce = replace(TASK, max_items=PRESSED, rounds=2)
+    # released. That it is in the way when the same key is asked for again, is said.
+    filling = replace(TASK, max_items=SLOTS, rounds=2)
     slowly = replace(run.optimizer, anneal_from=0.5)
     return {
         "dense": run,
-        "pressed": replace(run, task=scarce, optimizer=slowly, steps=200 if quick else 4000),
+        "full": replace(run, task=filling, optimizer=slowly, steps=200 if quick else 4000),
         "sparse": replace(run, model=SPARSE),
     }
 
@@ -100,7 +98,7 @@ class OnDisk(nn.Module):
 POLICIES: dict[str, tuple[str, Change]] = {
     "drop": ("dense", lambda model: model),
     "reclaim": ("dense", _with_options(RECLAIMING)),
-    "reclaim, trained full": ("pressed", _with_options(RECLAIMING)),
+    "reclaim, trained full": ("full", _with_options(RECLAIMING)),
     "grow": ("dense", _with_options(GROWING)),
     "512 slots": ("dense", _with_slots(512)),
     "sparse, 32 slots": ("sparse", _with_slots(SLOTS)),
@@ -209,7 +207,7 @@ def lines(found: Found) -> Iterator[str]:
     yield prose(
         f"Trained on 1 to {BELOW} items with {DENSE.memory_size} slots (dense) or {SPARSE.memory_size} (sparse), and "
         f"tested with these weights on {found['sequences']} sequences of each number of items. *trained full* is the "
-        f"dense memory trained on 1 to {PRESSED} items, all asked for twice, without the policy too and at a learning "
+        f"dense memory trained on 1 to {SLOTS} items, all asked for twice, without the policy too and at a learning "
         "rate that falls in the second half: so it learns not to write while it is asked, and a write is what pushes "
         "an item out. "
         f"An item is recalled when all {TASK.value_bits} bits of its value are right. Keys are random, "
