@@ -89,7 +89,7 @@ def shortened(trainings: Any) -> Any:
     """The same runs with two steps of two sequences."""
 
     def short(quick: bool) -> dict[str, Any]:
-        change: dict[str, Any] = {"steps": 2, "eval_sequences": 2, "batch_size": 2, "goal": None}
+        change: dict[str, Any] = {"steps": 2, "eval_sequences": 2, "batch_size": 2, "goal": None, "curriculum": None}
         return {name: replace(run, **change) for name, run in trainings(quick).items()}
 
     return short
