@@ -235,19 +235,6 @@ def test_keyed_recall_of_the_latest_items():
         assert answer(targets, mask) == [item[6:] for item in stored]
 
 
-def test_keyed_recall_in_rounds():
-    task = KeyedRecall(key_bits=6, value_bits=3, min_items=1, max_items=7, max_delay=3, latest=4, rounds=3)
-    batch = task.sample(200, seed=0, step=0)
-    for row in range(200):
-        inputs, targets, mask = row_of(batch, row)
-        held = {vector[:6]: vector[6:9] for vector in [vector for vector in inputs if vector[9]][-4:]}
-        asked = [vector[:6] for vector in inputs if vector[10]]
-        assert [held[key] for key in asked] == answer(targets, mask)
-        rounds = [asked[len(held) * k : len(held) * (k + 1)] for k in range(3)]
-        assert len(asked) == 3 * len(held)
-        assert all(sorted(each) == sorted(held) for each in rounds)
-
-
 def test_copy_of_several_sequences_is_one_after_another():
     task = Copy(bits=4, min_length=2, max_length=5, sequences=3)
     batch = task.sample(100, seed=0, step=0)

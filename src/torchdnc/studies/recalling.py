@@ -37,7 +37,7 @@ def recalled(model: nn.Module, task: KeyedRecall, sequences: int, seed: int = 0)
 
     Args:
         model: called as `outputs, state = model(inputs)`.
-        task: with one number of items, in one round.
+        task: with one number of items.
         sequences: how many test sequences.
         seed: determines them.
     Returns:

@@ -18,8 +18,8 @@ MOST_KEY_BITS = 62
 class KeyedRecall(BitTask):
     """Given n items, a key and a value at one step, then steps of noise, then the keys again, answer with the values.
 
-    No two keys of a sequence are the same, and a key is asked for once at most in a round. With 2 items of 3-bit keys
-    and 2-bit values, and a delay of 2 steps:
+    No two keys of a sequence are the same, and a key is asked for once at most. With 2 items of 3-bit keys and 2-bit
+    values, and a delay of 2 steps:
 
         step            012345
         input key 0     .##.#.
@@ -54,8 +54,6 @@ class KeyedRecall(BitTask):
     """Keys are asked for in the order of the items, not in one drawn at random."""
     latest: int | None = None
     """Only so many items that came last are asked for (None: all)."""
-    rounds: int = 1
-    """How often they are asked for, all of them before any comes again."""
 
     def __post_init__(self) -> None:
         check_size("key_bits", self.key_bits)
@@ -67,7 +65,6 @@ class KeyedRecall(BitTask):
         check_type("in_order", self.in_order, bool)
         if self.latest is not None:
             check_size("latest", self.latest)
-        check_size("rounds", self.rounds)
         if self.max_items > 2**self.key_bits:
             raise ValueError(f"max_items must be at most the {2**self.key_bits} keys there are, got {self.max_items}")
 
@@ -86,7 +83,7 @@ class KeyedRecall(BitTask):
         keys = np.stack([self._keys(rng) for _ in range(batch_size)], 1)
         values = random_bits(rng, self.max_items, batch_size, self.value_bits)
         asked = counts if self.latest is None else np.minimum(counts, self.latest)
-        asked_at, lengths = counts + delays, counts + delays + self.rounds * asked
+        asked_at, lengths = counts + delays, counts + delays + asked
         time, width = np.arange(lengths.max())[:, None], self.key_bits + self.value_bits
         noise = (time >= counts) & (time < asked_at)
         inputs = np.zeros((len(time), batch_size, width + 2), np.float32)
@@ -95,14 +92,13 @@ class KeyedRecall(BitTask):
         item, row = np.nonzero(np.arange(self.max_items)[:, None] < counts)
         inputs[item, row, :width] = np.concatenate([keys, values], -1)[item, row]
         inputs[item, row, width] = 1
+        places = np.stack([self._places(rng, count) for count in asked], 1)
         late = item >= (counts - asked)[row]
         item, row = item[late], row[late]
-        for number in range(self.rounds):
-            places = np.stack([self._places(rng, count) for count in asked], 1)
-            ask_at = (asked_at + number * asked)[row] + places[item - (counts - asked)[row], row]
-            inputs[ask_at, row, : self.key_bits] = keys[item, row]
-            inputs[ask_at, row, width + 1] = 1
-            targets[ask_at, row] = values[item, row]
+        ask_at = asked_at[row] + places[item - (counts - asked)[row], row]
+        inputs[ask_at, row, : self.key_bits] = keys[item, row]
+        inputs[ask_at, row, width + 1] = 1
+        targets[ask_at, row] = values[item, row]
         return as_batch(inputs, targets, (time >= asked_at) & (time < lengths), lengths)
 
     def _keys(self, rng: np.random.Generator) -> np.ndarray:

@@ -31,7 +31,7 @@ def rooms(like: Tensor, *shapes: tuple[int, ...]) -> list[Array]:
 def empty(like: Tensor, size: int) -> Tensor:
     """So many numbers, which hold nothing yet, from a cache line on.
 
-    By NumPy, which asks the system for large pages: small ones of a long tape, one by one, are a twentieth of its time.
+    By NumPy, which asks the system for large pages: of a long tape there are many small ones, each handed out alone.
     """
     dtype = torch.empty(0, dtype=like.dtype).numpy().dtype
     numbers = np.empty(size + CACHE_LINE // dtype.itemsize, dtype)
